@@ -1,0 +1,57 @@
+"""The one executable behind every plugin's name: `argv[0]` says which one was called.
+
+The table is literal, for two readers: this dispatcher, which imports the one module it needs, and the build,
+which freezes every module named here.
+"""
+
+from __future__ import annotations
+
+import posix
+import sys
+
+from cni_plugins.spec import delegate, skel
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cni_plugins.spec.plugin import Plugin
+
+MODULES = {
+    "bridge": "cni_plugins.plugins.bridge",
+    "flannel": "cni_plugins.plugins.flannel",
+    "host-local": "ipam.host_local.plugin",
+    "loopback": "cni_plugins.plugins.loopback",
+    "portmap": "cni_plugins.plugins.portmap",
+}
+"""Executable name to the module whose PLUGIN it is."""
+
+
+def lookup(name: str) -> Plugin | None:
+    """Return the plugin of a name; None when the bundle has none of that name."""
+    module = MODULES.get(name)
+    if module is None:
+        return None
+    # __import__ and sys.modules: importlib costs another 1 ms.
+    __import__(module)
+    plugin: Plugin = sys.modules[module].PLUGIN
+    return plugin
+
+
+def main(executable: str = "/proc/self/exe") -> None:
+    """Serve this process's one call and end it.
+
+    Args:
+        executable: the file that all plugin names lead to.
+    """
+    name = sys.argv[0].rpartition("/")[2]
+    plugin = lookup(name)
+    if plugin is None:
+        skel.warn(f"{name}: no plugin of that name; call this program as one of: {', '.join(MODULES)}")
+        posix._exit(2)  # noqa: SLF001
+    delegate.register_local(executable, lookup)
+    env = {
+        key.decode("utf-8", "surrogateescape"): value.decode("utf-8", "surrogateescape")
+        for key, value in posix.environ.items()
+    }
+    status = skel.main(plugin, env)
+    # Everything is written and closed: tearing the interpreter down would only cost time.
+    posix._exit(status)  # noqa: SLF001

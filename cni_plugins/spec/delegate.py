@@ -1,0 +1,128 @@
+"""Calling other plugins (CNI 1.1.0, section 4): IPAM for interface plugins, the real one for flannel.
+
+A delegate that CNI_PATH resolves to this very executable runs in this process: another start would cost more
+than all the work it does. Any other is executed. Both ways go through the same checks and the same JSON shape,
+so that a caller cannot tell which it was.
+"""
+
+from __future__ import annotations
+
+import posix
+
+from cni_plugins import process
+from cni_plugins.spec import skel
+from cni_plugins.spec.codec import decode, encode
+from cni_plugins.spec.errors import CNIError, DecodeError, DelegateError, InvalidConfigError
+from cni_plugins.spec.result import Result
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from cni_plugins.spec.plugin import Plugin
+    from cni_plugins.spec.request import Request
+
+_REGULAR = 0o100000
+_EXECUTABLE = 0o111
+_TYPE_MASK = 0o170000
+
+
+class _Local:
+    """Which executable this process is, and how it finds a plugin by name; set by `multicall`."""
+
+    identity: tuple[int, int] | None = None
+    lookup: Callable[[str], Plugin | None] = staticmethod(lambda _name: None)
+
+
+def register_local(executable: str, lookup: Callable[[str], Plugin | None]) -> None:
+    """Let plugins whose file is `executable`, through whatever links, run in this process.
+
+    Args:
+        executable: path of the running program.
+        lookup: returns the plugin of a name, or None.
+    """
+    status = posix.stat(executable)
+    _Local.identity = (status.st_dev, status.st_ino)
+    _Local.lookup = staticmethod(lookup)
+
+
+def add(request: Request, plugin: str, config: dict[str, Any]) -> Result:
+    """Run a delegate's ADD and return its result. When it fails, its DEL is run before the error goes on.
+
+    Args:
+        request: the caller's own request: environment, verb and names are the delegate's too.
+        plugin: the delegate's type.
+        config: its whole configuration.
+
+    Raises:
+        CNIError: the delegate's own error, unchanged, or that it cannot be found or started.
+    """
+    path = find(request, plugin)
+    try:
+        answer = _call(request, "ADD", plugin, path, config)
+        return Result.from_json(answer, request.version, f"the result of {plugin}")
+    except (CNIError, OSError) as error:
+        try:
+            _call(request, "DEL", plugin, path, config)
+        except (CNIError, OSError) as second:
+            skel.warn(f"{plugin}: DEL after a failed ADD: {skel.as_cni_error(second).msg}")
+        raise error from None
+
+
+def call(request: Request, plugin: str, config: dict[str, Any], command: str = "") -> None:
+    """Run a delegate's DEL, CHECK, STATUS or GC: the request's own verb unless another is named.
+
+    Raises:
+        CNIError: as for `add`.
+    """
+    _call(request, command or request.command, plugin, find(request, plugin), config)
+
+
+def find(request: Request, plugin: str) -> str:
+    """Return the path of a plugin's executable in CNI_PATH.
+
+    Raises:
+        DelegateError: no folder of CNI_PATH has it.
+        InvalidConfigError: the type is no plain file name.
+    """
+    if not plugin or "/" in plugin or "\0" in plugin or plugin in (".", ".."):
+        raise InvalidConfigError(f"invalid plugin type {plugin!r}")
+    for folder in request.path:
+        path = f"{folder}/{plugin}"
+        try:
+            mode = posix.stat(path).st_mode
+        except OSError:
+            continue
+        if mode & _TYPE_MASK == _REGULAR and mode & _EXECUTABLE:
+            return path
+    raise DelegateError(
+        f"failed to find plugin {plugin!r} in path {request.path}",
+        "install it into one of these folders, or correct the configuration's type",
+    )
+
+
+def _call(request: Request, command: str, plugin: str, path: str, config: dict[str, Any]) -> Any:
+    env = dict(request.env)
+    env["CNI_COMMAND"] = command
+    status = posix.stat(path)
+    if (status.st_dev, status.st_ino) == _Local.identity:
+        local = _Local.lookup(plugin)
+        if local is not None:
+            return skel.serve(local, env, config)
+    return _execute(path, plugin, env, encode(config))
+
+
+def _execute(path: str, plugin: str, env: dict[str, str], stdin: bytes) -> Any:
+    try:
+        done = process.run([path], env, stdin, capture_stderr=False)
+    except OSError as error:
+        raise DelegateError(f"cannot start {path}: {error.strerror}") from None
+    if done.status == 0:
+        return decode(done.stdout, f"the result of {plugin}") if env["CNI_COMMAND"] == "ADD" else None
+    try:
+        given = decode(done.stdout, "its output")
+        refusal = CNIError(str(given["msg"]), str(given.get("details", "")), code=int(given["code"]))
+    except (DecodeError, KeyError, TypeError, ValueError, AttributeError):
+        raise DelegateError(f"{plugin} failed with status {done.status} and no error object") from None
+    raise refusal

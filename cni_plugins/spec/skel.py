@@ -1,0 +1,158 @@
+"""The skeleton: reads a request, calls the plugin's verb, prints the result or the error object.
+
+Every failure leaves here as an error object with a code; this is the one place where an OSError of the kernel
+becomes a CNI error.
+"""
+
+from __future__ import annotations
+
+import posix
+import sys
+
+from cni_plugins import VERSION
+from cni_plugins.spec.codec import MAX_BYTES, decode, encode_pretty
+from cni_plugins.spec.errors import CNIError, DecodeError, IOFailureError, KernelError, NamespaceError
+from cni_plugins.spec.request import Request, check_environment, config_version
+from cni_plugins.spec.result import VERSIONS
+from cni_plugins.spec.schema import validate
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from cni_plugins.spec.plugin import Plugin
+
+
+def main(plugin: Plugin, env: Mapping[str, str]) -> int:
+    """Serve the process's one call; return its exit status."""
+    if not env.get("CNI_COMMAND"):
+        _write(2, about(plugin.name).encode())
+        # The reference exits with 1 here; VERSION is how a program asks.
+        return 1
+    version = VERSIONS[-1]
+    try:
+        command = check_environment(env)
+        data = _read_stdin()
+        if command == "VERSION":
+            output = encode_pretty(versions(data))
+        else:
+            raw = _decode_config(data)
+            # An error object is in the configuration's version, when that can be told.
+            version = config_version(raw)
+            version = version if version in VERSIONS else VERSIONS[-1]
+            answer = serve(plugin, env, raw)
+            output = encode_pretty(answer) if answer is not None else b""
+        status = 0
+    except Exception as error:  # noqa: BLE001 (the runtime must never see a traceback)
+        output, status = encode_pretty(as_cni_error(error).to_json(version)), 1
+    try:
+        _write(1, output)
+    except OSError as error:
+        _write(2, f"{plugin.name}: cannot write the answer: {error.strerror}\n".encode())
+        return 1
+    return status
+
+
+def serve(plugin: Plugin, env: Mapping[str, str], raw: dict[str, Any]) -> dict[str, Any] | None:
+    """Carry out one verb other than VERSION; return an ADD's result in the configuration's version.
+
+    The same for the process's own call and for a delegate's that runs in this process.
+
+    Raises:
+        CNIError: the verb failed.
+        OSError: the kernel refused something; `as_cni_error` makes it a CNIError.
+    """
+    request = Request(env, raw)
+    if request.command in ("ADD", "CHECK", "DEL"):
+        _refuse_own_namespace(request)
+    request.conf = validate(plugin.model, raw)
+    if request.command == "ADD":
+        return plugin.add(request).to_json(request.version)
+    verb = {"DEL": plugin.delete, "CHECK": plugin.check, "STATUS": plugin.status, "GC": plugin.gc}
+    verb[request.command](request)
+    return None
+
+
+def as_cni_error(error: Exception) -> CNIError:
+    """Return the error as the runtime shall see it."""
+    if isinstance(error, CNIError):
+        return error
+    if isinstance(error, OSError):
+        notes = getattr(error, "__notes__", None)
+        doing = f"{notes[0]}: " if notes else ""
+        place = f" ({error.filename})" if error.filename else ""
+        return KernelError(
+            f"{doing}{error.strerror or error}{place}", f"errno {error.errno}" if error.errno else ""
+        )
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    place = f" at {trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace is not None else ""
+    return CNIError(
+        f"internal error: {type(error).__name__}: {error}", f"a fault in the plugin{place}; please report it"
+    )
+
+
+def about(name: str) -> str:
+    """Return what a plugin says of itself when a person starts it."""
+    return f"CNI {name} plugin v{VERSION}\nCNI protocol versions supported: {', '.join(VERSIONS)}\n"
+
+
+def versions(data: bytes) -> dict[str, Any]:
+    """Return the answer to VERSION: the version asked in, and those supported (section 2, "VERSION")."""
+    try:
+        asked = config_version(_decode_config(data)) if data.strip() else VERSIONS[-1]
+    except DecodeError:
+        asked = VERSIONS[-1]  # the reference does not read standard input here
+    return {"cniVersion": asked, "supportedVersions": list(VERSIONS)}
+
+
+def _decode_config(data: bytes) -> dict[str, Any]:
+    raw = decode(data, "the network configuration on standard input")
+    if not isinstance(raw, dict):
+        raise DecodeError("the network configuration on standard input is not a JSON object")
+    return raw
+
+
+def _refuse_own_namespace(request: Request) -> None:
+    """Fail when CNI_NETNS is the namespace we run in: a container would get the host's interfaces."""
+    if not request.netns or request.env.get("CNI_NETNS_OVERRIDE", "").lower() in ("1", "t", "true"):
+        return
+    try:
+        theirs = posix.stat(request.netns)
+    except (OSError, ValueError):
+        return  # DEL goes on without it; ADD and CHECK say so when they open it
+    ours = posix.stat("/proc/self/ns/net")
+    if (theirs.st_dev, theirs.st_ino) == (ours.st_dev, ours.st_ino):
+        raise NamespaceError(
+            f"CNI_NETNS {request.netns} is the namespace the plugin itself runs in",
+            "set CNI_NETNS_OVERRIDE=1 if that is meant",
+        )
+
+
+def _read_stdin() -> bytes:
+    parts = []
+    size = 0
+    try:
+        while size <= MAX_BYTES:
+            part = posix.read(0, 1 << 16)
+            if not part:
+                break
+            parts.append(part)
+            size += len(part)
+    except OSError as error:
+        raise IOFailureError(f"cannot read standard input: {error.strerror}") from None
+    return b"".join(parts)
+
+
+def _write(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[posix.write(fd, view) :]
+
+
+def warn(text: str) -> None:
+    """Say something on standard error, which runtimes write to their log."""
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()

@@ -1,0 +1,1 @@
+"""Network configuration lists: loading, running, caching and linting them, as libcni does."""

@@ -1,0 +1,31 @@
+"""The suite run from its source: a folder of plugin names, all links to one script."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+NAMES = ("bridge", "flannel", "host-local", "loopback", "portmap")
+SCRIPT = """#!{python} -IS
+import sys
+
+sys.path.insert(0, {root!r})
+from cni_plugins.multicall import main
+
+sys.exit(main())
+"""
+
+
+def make(folder: str) -> str:
+    """Fill an empty folder with the plugins of this source tree; return it.
+
+    It starts as the frozen bundle does, without site packages and without the user's environment.
+    """
+    script = os.path.join(folder, ".suite")
+    with open(script, "w", encoding="utf-8") as file:
+        file.write(SCRIPT.format(python=sys.executable, root=ROOT))
+    os.chmod(script, 0o755)
+    for name in NAMES:
+        os.symlink(".suite", os.path.join(folder, name))
+    return folder

@@ -1,0 +1,1 @@
+"""IPAM plugins: they give addresses and know nothing of interfaces."""
