@@ -36,7 +36,7 @@ def parse_address(text: str) -> bytes:
 
 def format_address(address: bytes) -> str:
     """Return the canonical text of 4 or 16 bytes (RFC 5952 for IPv6)."""
-    return _socket.inet_ntop(_socket.AF_INET if len(address) == 4 else _socket.AF_INET6, address)  # noqa: PLR2004
+    return _socket.inet_ntop(_socket.AF_INET if len(address) == 4 else _socket.AF_INET6, address)
 
 
 def shift(address: bytes, by: int) -> bytes:
@@ -70,10 +70,10 @@ class Prefix:
         except ValueError:
             slash = ""
             address = b""
-        if not slash or not (tail.isascii() and tail.isdigit()) or len(tail) > 3:  # noqa: PLR2004
+        if not slash or not (tail.isascii() and tail.isdigit()) or len(tail) > 3:
             raise ValueError(f"{text!r} is not an address in CIDR notation")
         length = int(tail)
-        if ":" in head and len(address) == 4:  # noqa: PLR2004 (IPv4-mapped)
+        if ":" in head and len(address) == 4:
             length -= 96
         if not 0 <= length <= len(address) * 8:
             raise ValueError(f"{text!r} is not an address in CIDR notation")
@@ -82,7 +82,7 @@ class Prefix:
     @property
     def version(self) -> int:
         """4 or 6."""
-        return 4 if len(self.address) == 4 else 6  # noqa: PLR2004
+        return 4 if len(self.address) == 4 else 6
 
     @property
     def bits(self) -> int:

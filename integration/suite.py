@@ -13,7 +13,7 @@ import sys
 sys.path.insert(0, {root!r})
 from cni_plugins.multicall import main
 
-sys.exit(main())
+main(sys.argv[0])
 """
 
 

@@ -126,7 +126,7 @@ class Reply:
 
 
 class Netlink:
-    """A netlink socket in the namespace the thread is in when it is made; a context manager that closes it."""
+    """A netlink socket of the namespace the thread is in when it is made; a context manager closes it."""
 
     __slots__ = ("_sequence", "_socket")
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import posix
-
 import _ctypes
+import posix
 
 from cni_plugins.kernel.netlink import NETLINK_ROUTE, Netlink
 

@@ -6,7 +6,7 @@ import posix
 
 
 def write(key: str, value: str) -> None:
-    """Set a parameter; nothing is written when it has the value already (a container's /proc/sys can be read-only).
+    """Set a parameter, unless it has the value already: /proc/sys can be read-only.
 
     Args:
         key: with slashes: `net/ipv4/ip_forward`; interface names may hold dots.

@@ -1,8 +1,8 @@
 """Calling other plugins (CNI 1.1.0, section 4): IPAM for interface plugins, the real one for flannel.
 
 A delegate that CNI_PATH resolves to this very executable runs in this process: another start would cost more
-than all the work it does. Any other is executed. Both ways go through the same checks and the same JSON shape,
-so that a caller cannot tell which it was.
+than all the work it does. Any other is executed. Both ways go through the same checks and the same JSON
+shape, so that a caller cannot tell which it was.
 """
 
 from __future__ import annotations

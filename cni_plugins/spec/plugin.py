@@ -21,10 +21,9 @@ class Plugin:
         check: raises when the kernel differs from `request.prev_result`.
         status: raises when an ADD could not be served.
         gc: removes what belongs to attachments that are not in `request.valid_attachments()`.
-        opens_netns: it works inside CNI_NETNS; false for IPAM plugins, to which the path can be anything.
     """
 
-    __slots__ = ("add", "check", "delete", "gc", "model", "name", "opens_netns", "status")
+    __slots__ = ("add", "check", "delete", "gc", "model", "name", "status")
 
     def __init__(
         self,
@@ -36,7 +35,6 @@ class Plugin:
         check: Callable[[Request], None],
         status: Callable[[Request], None],
         gc: Callable[[Request], None],
-        opens_netns: bool = True,
     ) -> None:
         self.name = name
         self.model = model
@@ -45,4 +43,3 @@ class Plugin:
         self.check = check
         self.status = status
         self.gc = gc
-        self.opens_netns = opens_netns

@@ -115,7 +115,7 @@ class Request:
         since = SINCE.get(self.command)
         if since and VERSIONS.index(self.version) < VERSIONS.index(since):
             raise IncompatibleVersionError(
-                f"config version does not allow {self.command}: it is {self.version}, {self.command} came with {since}"
+                f"config version does not allow {self.command}: it is {self.version}, below {since}"
             )
 
     def cni_args(self) -> dict[str, str]:

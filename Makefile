@@ -1,0 +1,80 @@
+# The two that matter: `make demo` (does the main job, in namespaces of its own) and `make test`.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+
+# Debian's own interpreter: its libpython is what the bundle is made of.
+PYTHON ?= /usr/bin/python3
+VENV := .venv
+BIN := $(VENV)/bin
+BINDIR ?= /opt/cni/bin
+BUNDLE := dist/cni
+WORKERS ?= 4
+
+BUILD_PACKAGES := binutils gcc libc6-dev libpython3.11 libpython3.11-dev python3-venv
+TEST_PACKAGES := busybox-static containerd containernetworking-plugins iproute2 iptables iputils-ping nftables runc util-linux
+SOURCES := $(shell find cni_plugins conflist ipam build -type f -not -name '*.pyc')
+
+.PHONY: help
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: $(BUNDLE)/.built .work/test-packages ## Build, then show a two-pod flannel network at work
+	@$(BIN)/python demo/demo.py $(BUNDLE)
+
+.PHONY: test
+test: lint $(BUNDLE)/.built .work/test-packages ## Check style, types and layers; run all tests
+	$(BIN)/pytest -n $(WORKERS)
+
+.PHONY: lint
+lint: $(VENV)/.made ## Check style, types and layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python build/compile_config.py --check
+
+.PHONY: bench
+bench: $(BUNDLE)/.built .work/test-packages ## Compare with the Go plugins (PEER_BIN=… for others than Debian's)
+	@$(BIN)/python -m bench $(ARGS)
+
+.PHONY: build
+build: $(BUNDLE)/.built ## Build dist/cni: every plugin and cnictl
+
+.PHONY: install
+install: $(BUNDLE)/.built ## Swap the bundle into BINDIR=/opt/cni/bin, atomically
+	@$(PYTHON) -m cni_plugins.install --bundle $(BUNDLE) $(BINDIR)
+
+.PHONY: rollback
+rollback: ## Return BINDIR=/opt/cni/bin to the version before
+	@$(PYTHON) -m cni_plugins.install --roll-back $(BINDIR)
+
+.PHONY: lock
+lock: $(VENV)/.made ## Write build/requirements.lock anew
+	$(BIN)/pip install -q pip-tools
+	$(BIN)/pip-compile -q --generate-hashes --allow-unsafe --no-emit-index-url --no-emit-trusted-host \
+		--no-emit-find-links --no-header --strip-extras --extra dev -o build/requirements.lock pyproject.toml
+
+.PHONY: clean
+clean: ## Remove what was built
+	rm -rf dist .work $(VENV)
+
+$(BUNDLE)/.built: $(SOURCES) $(VENV)/.made
+	@$(BIN)/python build/build.py
+	@touch $@
+
+$(VENV)/.made: build/requirements.lock .work/build-packages
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing the locked Python packages …"
+	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
+# Debian's packages are installed only when one is missing, so that a second run asks nobody.
+.work/build-packages: PACKAGES = $(BUILD_PACKAGES)
+.work/test-packages: PACKAGES = $(TEST_PACKAGES)
+.work/build-packages .work/test-packages: Makefile
+	@mkdir -p $(@D)
+	@dpkg -s $(PACKAGES) >/dev/null 2>&1 || { echo "installing $(PACKAGES) …"; \
+		apt-get update -qq; DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $(PACKAGES) >/dev/null; }
+	@touch $@

@@ -1,0 +1,115 @@
+"""Build dist/cni: one runtime folder, and one name per plugin that leads into it.
+
+Usage: build.py [--target FOLDER]. Steps: freeze the plugins' modules, compile their launcher, let PyInstaller
+collect the interpreter and cnictl, put the names beside them, check what came out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from cni_plugins import VERSION  # noqa: E402
+from cni_plugins.multicall import MODULES  # noqa: E402
+from cni_plugins.spec.result import VERSIONS  # noqa: E402
+
+RUNTIME = "cni-runtime"
+GLIBC_FLOOR = (2, 36)  # Debian 12: what its libpython and the C library's headers ask for
+MAX_BYTES = 30 << 20
+
+
+def run(*argv: str | Path, **kwargs: object) -> str:
+    """Run a program; show its output only when it fails."""
+    done = subprocess.run([str(arg) for arg in argv], capture_output=True, text=True, check=False, **kwargs)  # type: ignore[call-overload]
+    if done.returncode:
+        sys.exit(f"{' '.join(map(str, argv))} failed:\n{done.stdout}{done.stderr}")
+    return str(done.stdout)
+
+
+def launcher(work: Path, runtime: Path) -> None:
+    """Compile the plugins' executable against the libpython that PyInstaller collected."""
+    work.mkdir(parents=True, exist_ok=True)
+    print(run(sys.executable, ROOT / "build/freeze.py", work / "frozen.h").strip())
+    dynload = next((runtime / "lib").glob("**/lib-dynload")).relative_to(runtime / "lib")
+    library = next((runtime / "lib").glob("libpython3.*.so*"))
+    run(
+        os.environ.get("CC", "gcc"),
+        *("-O2", "-Wall", "-Wextra", "-Werror", "-fstack-protector-strong", "-D_FORTIFY_SOURCE=2", "-s"),
+        *("-I", work, "-I", sysconfig.get_path("include"), f'-DDYNLOAD="{dynload}"'),
+        *(ROOT / "build/launcher.c", "-o", runtime / "cni", library),
+        *("-Wl,-rpath,$ORIGIN/lib", "-Wl,-z,relro,-z,now"),
+    )
+
+
+def needed_glibc(folder: Path) -> tuple[int, int]:
+    """Return the newest glibc version that any file of the bundle asks for."""
+    newest = (0, 0)
+    for path in folder.rglob("*"):
+        if not path.is_file() or path.is_symlink():
+            continue
+        with path.open("rb") as file:
+            if file.read(4) != b"\x7fELF":
+                continue
+        for found in re.finditer(r"GLIBC_(\d+)\.(\d+)", run("readelf", "-W", "--version-info", path)):
+            newest = max(newest, (int(found[1]), int(found[2])))
+    return newest
+
+
+def check(target: Path) -> None:
+    """Fail unless the bundle keeps its promises: size, C library, every name answers."""
+    size = sum(path.lstat().st_size for path in target.rglob("*"))
+    if size > MAX_BYTES:
+        sys.exit(f"{target} has {size >> 20} MiB, above {MAX_BYTES >> 20}")
+    glibc = needed_glibc(target)
+    if glibc > GLIBC_FLOOR:
+        sys.exit(f"{target} needs glibc {glibc}, above {GLIBC_FLOOR}")
+    for name in MODULES:
+        answer = run(target / name, env={"CNI_COMMAND": "VERSION"}, input="{}")
+        if VERSIONS[-1] not in answer:
+            sys.exit(f"{name} does not answer VERSION: {answer}")
+    run(target / "cnictl", "--version", env={})
+    print(
+        f"{target}: {len(MODULES)} plugins and cnictl, {size / (1 << 20):.1f} MiB, glibc >= {glibc[0]}.{glibc[1]}"
+    )
+
+
+def main() -> None:
+    """Build the bundle."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--target", type=Path, default=ROOT / "dist/cni")
+    target = parser.parse_args().target
+    work = ROOT / ".work"
+    run(sys.executable, ROOT / "build/compile_config.py", "--check")
+    print("PyInstaller …", flush=True)
+    run(
+        *(sys.executable, "-m", "PyInstaller", "--noconfirm", "--log-level", "WARN"),
+        *("--workpath", work / "pyinstaller", "--distpath", work / "dist", ROOT / "build/cni.spec"),
+        cwd=ROOT,
+    )
+    runtime = work / "dist/runtime"
+    launcher(work / "launcher", runtime)
+    (runtime / "VERSION").write_text(VERSION + "\n")
+    # Whoever runs from the old folder keeps it until the new one has its name.
+    fresh = target.with_name(target.name + ".new")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    runtime.rename(fresh / RUNTIME)
+    for name in MODULES:
+        (fresh / name).symlink_to(f"{RUNTIME}/cni")
+    (fresh / "cnictl").symlink_to(f"{RUNTIME}/cnictl")
+    shutil.rmtree(target, ignore_errors=True)
+    fresh.rename(target)
+    check(target)
+
+
+if __name__ == "__main__":
+    main()

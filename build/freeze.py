@@ -1,0 +1,106 @@
+"""Write the modules of the plugins' executable as a C table of marshalled code (PyImport_FrozenModules).
+
+Usage: freeze.py TARGET. Every module of ours that the hot path can reach is in it, from `multicall` and its
+literal table on, and what the interpreter imports by itself.
+"""
+
+from __future__ import annotations
+
+import ast
+import marshal
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from cni_plugins.multicall import MODULES  # noqa: E402
+
+PACKAGES = ("cni_plugins", "ipam")
+# At its start, and for a JSON error that is raised in C.
+IMPLICIT = (
+    "encodings",
+    "encodings.aliases",
+    "encodings.utf_8",
+    "encodings.ascii",
+    "encodings.latin_1",
+    "json.decoder",
+)
+
+
+class _TypeCheckingDropper(ast.NodeTransformer):
+    """Drops what only a type checker reads."""
+
+    def visit_If(self, node: ast.If) -> ast.AST | None:  # noqa: N802 (ast's name)
+        if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            return None
+        return self.generic_visit(node)
+
+
+def source_of(name: str) -> Path | None:
+    """Return the file of a module of ours; None when there is none of that name."""
+    base = ROOT.joinpath(*name.split("."))
+    for path in (base / "__init__.py", base.with_suffix(".py")):
+        if path.is_file():
+            return path
+    return None
+
+
+def ours(names: list[str]) -> dict[str, tuple[Path, ast.AST]]:
+    """Return the modules of ours that `names` reach, with their parents."""
+    found: dict[str, tuple[Path, ast.AST]] = {}
+    waiting = list(names)
+    while waiting:
+        name = waiting.pop()
+        path = source_of(name)
+        if name in found or path is None or name.partition(".")[0] not in PACKAGES:
+            continue
+        tree = _TypeCheckingDropper().visit(ast.parse(path.read_bytes()))
+        found[name] = (path, tree)
+        waiting.append(name.rpartition(".")[0])
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                waiting += [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                waiting += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return found
+
+
+def theirs() -> dict[str, tuple[Path, ast.AST]]:
+    """Return the standard library's modules that the interpreter needs, beyond those it has frozen itself."""
+    probe = (
+        f"import sys, {', '.join(IMPLICIT)}\n"
+        "for name, module in sys.modules.items():\n"
+        "    origin = getattr(module.__spec__, 'origin', None)\n"
+        "    if origin and origin.endswith('.py'): print(name, origin)\n"
+    )
+    answer = subprocess.run(
+        [sys.executable, "-ISc", probe], check=True, capture_output=True, text=True
+    ).stdout
+    paths = dict(line.split(" ", 1) for line in answer.splitlines())
+    return {name: (Path(path), ast.parse(Path(path).read_bytes())) for name, path in paths.items()}
+
+
+def main() -> None:
+    """Write the table."""
+    rows = []
+    blobs = []
+    modules = {**theirs(), **ours(["cni_plugins.multicall", *MODULES.values()])}
+    for name in MODULES.values():
+        if name not in modules:
+            raise SystemExit(f"freeze: {name} was not found")
+    for number, (name, (path, tree)) in enumerate(sorted(modules.items())):
+        place = path.relative_to(ROOT) if path.is_relative_to(ROOT) else path.name
+        data = marshal.dumps(compile(tree, str(place), "exec", optimize=2, dont_inherit=True))
+        blobs.append(f"static const unsigned char m{number}[] = {{{','.join(map(str, data))}}};")
+        package = int(path.name == "__init__.py")
+        rows.append(f'    {{"{name}", m{number}, sizeof m{number}, {package}, NULL}},')
+    end = "    {NULL, NULL, 0, 0, NULL},\n};\n"
+    table = "static const struct _frozen frozen_modules[] = {\n" + "\n".join(rows) + "\n" + end
+    Path(sys.argv[1]).write_text("\n".join(blobs) + "\n" + table)
+    print(f"{len(rows)} modules frozen")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,108 @@
+"""Host ports by iptables: for nodes whose other software needs its rules there, or without nftables."""
+
+from __future__ import annotations
+
+from cni_plugins.attach.programs import ProgramErrors
+from cni_plugins.kernel import iptables
+from cni_plugins.kernel.programs import ProgramFailed
+from cni_plugins.rules.portmap_iptables import (
+    DNAT_CHAIN,
+    TABLE,
+    base_chains,
+    base_rules,
+    container_chain,
+    container_rules,
+    containers,
+    mapping_rules,
+    removal,
+)
+from cni_plugins.spec.errors import CheckFailedError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cni_plugins.address import Prefix
+    from cni_plugins.config.portmap import PortmapConf
+    from cni_plugins.rules.portmap import Mapping
+
+
+def forward(conf: PortmapConf, attachment: tuple[str, str], mappings: list[Mapping], address: Prefix) -> None:
+    """Add a container's rules, and what all containers share where it is missing: all of it, or nothing.
+
+    Args:
+        conf: the configuration.
+        attachment: network and container id.
+        mappings: those of the address's family.
+        address: the container's.
+
+    Raises:
+        ProgramError: iptables failed.
+        InvalidConfigError: a condition cannot be written in a rule.
+    """
+    family = address.version
+    addition = container_rules(conf, attachment, mappings, address).addition()
+    shared = base_rules(conf)
+    with ProgramErrors():
+        try:
+            iptables.restore(family, TABLE, [*[f"-C {rule}" for _add, rule in shared], *addition])
+        except ProgramFailed:
+            # Most likely something shared is missing. If something else is wrong, it fails again and says so.
+            with iptables.lock():
+                there = set(iptables.rules(family, TABLE))
+                chains = [f":{chain} - [0:0]" for chain in base_chains(conf) if f"-N {chain}" not in there]
+                rules = [f"{add} {rule}" for add, rule in shared if f"-A {rule}" not in there]
+                iptables.restore(family, TABLE, [*chains, *rules, *addition])
+
+
+def check(conf: PortmapConf, attachment: tuple[str, str], mappings: list[Mapping], address: Prefix) -> None:
+    """Compare the kernel's rules with those that `forward` adds.
+
+    Raises:
+        CheckFailedError: a rule is missing; the message names the mapping, or the shared rule.
+        ProgramError: iptables is not installed.
+    """
+    family = address.version
+    wanted = container_rules(conf, attachment, mappings, address)
+    shared = [rule for _add, rule in base_rules(conf)]
+    with ProgramErrors():
+        if iptables.holds(family, TABLE, [*shared, *wanted.entries, *wanted.rules]):
+            return
+        for mapping in mappings:
+            if not iptables.holds(family, TABLE, mapping_rules(conf, wanted.chain, mapping, address)):
+                raise CheckFailedError(f"{mapping}: rules are missing in the iptables chain {wanted.chain}")
+        for rule in [*shared, *wanted.entries]:
+            if not iptables.holds(family, TABLE, [rule]):
+                raise CheckFailedError(f"the iptables rule is missing in table {TABLE}: {rule}")
+
+
+def remove(attachment: tuple[str, str], family: int) -> None:
+    """Remove a container's chain and what leads to it; nothing there is no error.
+
+    Args:
+        attachment: network and container id.
+        family: 4 or 6.
+
+    Raises:
+        ProgramError: iptables failed.
+    """
+    with ProgramErrors(), iptables.lock():
+        entries = iptables.rules(family, TABLE, DNAT_CHAIN)
+        iptables.restore(family, TABLE, removal(container_chain(*attachment), entries))
+
+
+def collect(network: str, spared: set[str], family: int) -> None:
+    """Remove the rules of a network's containers, also those of the reference, except some.
+
+    Args:
+        network: the network.
+        spared: ids of containers that stay.
+        family: 4 or 6.
+
+    Raises:
+        ProgramError: iptables failed.
+    """
+    with ProgramErrors(), iptables.lock():
+        entries = iptables.rules(family, TABLE, DNAT_CHAIN)
+        gone = sorted(containers(network, entries) - spared)
+        lines = [line for each in gone for line in removal(container_chain(network, each), entries)]
+        if lines:
+            iptables.restore(family, TABLE, lines)

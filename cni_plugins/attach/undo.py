@@ -1,0 +1,69 @@
+"""Undoing an ADD that fails half-way: each step pushes what takes it back."""
+
+from __future__ import annotations
+
+from cni_plugins.spec import skel
+from cni_plugins.spec.errors import CNIError, TeardownError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Self
+
+
+class Undo:
+    """A context manager: when its body raises, what was pushed runs in reverse.
+
+    An undo step that fails itself is said on standard error; the DEL that follows a failed ADD tries again.
+    """
+
+    __slots__ = ("_steps",)
+
+    def __init__(self) -> None:
+        self._steps: list[tuple[Callable[..., object], tuple[object, ...]]] = []
+
+    def push(self, step: Callable[..., object], *args: object) -> None:
+        """Note what takes the step that was just made back."""
+        self._steps.append((step, args))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_rest: object) -> None:
+        if kind is None:
+            return
+        for step, args in reversed(self._steps):
+            try:
+                step(*args)
+            except (CNIError, OSError) as error:
+                skel.warn(f"undoing a failed ADD: {skel.as_cni_error(error).msg}")
+
+
+class Teardown:
+    """Collects the errors of a DEL or GC, which goes through all its steps.
+
+    Usage: `teardown.step(function, args…)` for each, then `teardown.finish()`.
+    """
+
+    __slots__ = ("_errors",)
+
+    def __init__(self) -> None:
+        self._errors: list[CNIError] = []
+
+    def step(self, function: Callable[..., object], *args: object) -> None:
+        """Run a step; keep its error for the end."""
+        try:
+            function(*args)
+        except (CNIError, OSError) as error:
+            self._errors.append(skel.as_cni_error(error))
+
+    def finish(self) -> None:
+        """Raise what was collected.
+
+        Raises:
+            CNIError: the one error, unchanged; of several, a TeardownError with all their messages.
+        """
+        if len(self._errors) == 1:
+            raise self._errors[0]
+        if self._errors:
+            raise TeardownError("; ".join(error.msg for error in self._errors))

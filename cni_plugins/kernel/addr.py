@@ -1,0 +1,104 @@
+"""Addresses of links (rtnetlink(7), linux/if_addr.h)."""
+
+from __future__ import annotations
+
+import errno
+from _struct import Struct
+
+from cni_plugins.address import Prefix
+from cni_plugins.kernel.netlink import NLM_F_CREATE, NLM_F_EXCL, attr, attr_u32, attribute_map
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cni_plugins.kernel.netlink import Netlink
+
+RTM_NEWADDR = 20
+RTM_DELADDR = 21
+RTM_GETADDR = 22
+
+_IFA_ADDRESS = 1
+_IFA_LOCAL = 2
+_IFA_BROADCAST = 4
+_IFA_FLAGS = 8
+IFA_F_NODAD = 0x02
+IFA_F_OPTIMISTIC = 0x04
+
+AF_INET = 2
+AF_INET6 = 10
+
+_IFADDRMSG = Struct("=BBBBi")
+
+
+def _message(index: int, prefix: Prefix) -> bytes:
+    family = AF_INET if prefix.version == 4 else AF_INET6
+    return (
+        _IFADDRMSG.pack(family, prefix.length, 0, 0, index)
+        + attr(_IFA_LOCAL, prefix.address)
+        + attr(_IFA_ADDRESS, prefix.address)
+    )
+
+
+def flags_for(prefix: Prefix, *, dad: bool = False) -> int:
+    """Return the flags with which an address is usable at once.
+
+    Args:
+        prefix: the address; IPv4 needs none.
+        dad: an IPv6 address is used while the kernel still looks for duplicates (RFC 4429); else it does not
+            look at all.
+    """
+    if prefix.version == 4:
+        return 0
+    return IFA_F_OPTIMISTIC if dad else IFA_F_NODAD
+
+
+def add(nl: Netlink, index: int, prefix: Prefix, *, flags: int = 0) -> None:
+    """Give a link an address.
+
+    Args:
+        nl: the link's namespace.
+        index: the link.
+        prefix: the address and its subnet's length.
+        flags: IFA_F_…; with NODAD an IPv6 address is usable at once.
+
+    Raises:
+        OSError: EEXIST: the link has it already.
+    """
+    body = _message(index, prefix)
+    if prefix.version == 4 and prefix.length < 31:  # RFC 3021: a /31 has no broadcast address
+        body += attr(_IFA_BROADCAST, prefix.last())
+    if flags:
+        body += attr_u32(_IFA_FLAGS, flags)
+    try:
+        nl.request(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, body)
+    except OSError as error:
+        error.add_note(f"failed to add address {prefix} to link {index}")
+        raise
+
+
+def delete(nl: Netlink, index: int, prefix: Prefix) -> None:
+    """Take an address from a link; one that is gone already is no error."""
+    try:
+        nl.request(RTM_DELADDR, 0, _message(index, prefix))
+    except OSError as error:
+        if error.errno == errno.EADDRNOTAVAIL:
+            return
+        error.add_note(f"failed to delete address {prefix} of link {index}")
+        raise
+
+
+def of_link(nl: Netlink, index: int, family: int = 0) -> list[Prefix]:
+    """Return a link's addresses, in the kernel's order.
+
+    Args:
+        nl: the link's namespace.
+        index: the link.
+        family: AF_INET, AF_INET6, or 0 for both.
+    """
+    prefixes = []
+    for reply in nl.dump(RTM_GETADDR, _IFADDRMSG.pack(family, 0, 0, 0, index)):
+        _family, length, _flags, _scope, owner = _IFADDRMSG.unpack_from(reply.body)
+        found = attribute_map(reply.body, 8)
+        address = found.get(_IFA_LOCAL) or found.get(_IFA_ADDRESS)
+        if owner == index and address:
+            prefixes.append(Prefix(address, length))
+    return prefixes

@@ -1,0 +1,109 @@
+"""iptables and ip6tables, through their own programs: only they know which of their two kernels is in use.
+
+A change is one `iptables-restore --noflush`: all of it, or nothing (iptables-restore(8)). `-C` lines in its
+input make it conditional on what is there, so that the usual ADD needs one process.
+"""
+
+from __future__ import annotations
+
+import posix
+
+from cni_plugins.kernel import files, programs
+from cni_plugins.kernel.programs import ProgramFailed
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_LOCK = "/run/cni/iptables.lock"
+_NO_SUCH_CHAIN = 1
+
+
+def lock() -> files.Lock:
+    """Keep other processes of ours out, while one looks what is missing and adds it; a context manager."""
+    try:
+        return files.Lock(_LOCK)
+    except FileNotFoundError:
+        files.make_directory(_LOCK.rpartition("/")[0])
+        return files.Lock(_LOCK)
+
+
+def available(family: int) -> bool:
+    """Tell whether a family's programs are installed and its nat table can be read.
+
+    Args:
+        family: 4 or 6.
+    """
+    try:
+        programs.run(_name(family), ("--wait", "-t", "nat", "-S", "OUTPUT"))
+    except (ProgramFailed, FileNotFoundError):
+        return False
+    return True
+
+
+def restore(family: int, table: str, lines: Sequence[str]) -> None:
+    """Change a table in one transaction that keeps what it does not name.
+
+    Args:
+        family: 4 or 6.
+        table: "nat".
+        lines: in iptables-restore's own form. `:CHAIN - [0:0]` makes a chain, or empties it; `-A`, `-I`,
+            `-D`, `-X` change; `-C` makes all fail unless the rule is there.
+
+    Raises:
+        ProgramFailed: it was refused, and nothing has changed.
+        FileNotFoundError: the program is not installed.
+    """
+    text = "\n".join([f"*{table}", *lines, "COMMIT", ""])
+    programs.run(f"{_name(family)}-restore", ("--noflush", "--wait"), text.encode())
+
+
+def holds(family: int, table: str, rules: Sequence[str]) -> bool:
+    """Tell whether a table has all of some rules.
+
+    Args:
+        family: 4 or 6.
+        table: "nat".
+        rules: each as a `-C` line without the `-C`: the chain, then the rule.
+
+    Raises:
+        FileNotFoundError: the program is not installed.
+    """
+    try:
+        restore(family, table, [f"-C {rule}" for rule in rules])
+    except ProgramFailed:
+        return False
+    return True
+
+
+def rules(family: int, table: str, chain: str = "") -> list[str]:
+    """Return a chain's rules, or a whole table's, as `iptables -S` prints them; none of a missing chain.
+
+    Raises:
+        ProgramFailed: the table cannot be read.
+        FileNotFoundError: the program is not installed.
+    """
+    try:
+        said = programs.run(_name(family), ("--wait", "-t", table, "-S", *([chain] if chain else [])))
+    except ProgramFailed as error:
+        if chain and error.status == _NO_SUCH_CHAIN:
+            return []
+        raise
+    return said.decode("utf-8", "replace").splitlines()
+
+
+def legacy_in_use(family: int, table: str) -> bool:
+    """Tell whether the older kernel interface, x_tables, has a table; nothing is loaded by asking."""
+    path = f"/proc/net/ip{'6' if family == 6 else ''}_tables_names"
+    try:
+        fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        return table in posix.read(fd, 4096).decode().split()
+    finally:
+        posix.close(fd)
+
+
+def _name(family: int) -> str:
+    return "ip6tables" if family == 6 else "iptables"

@@ -1,0 +1,374 @@
+"""Links: reading, making, changing and deleting them (rtnetlink(7), linux/if_link.h)."""
+
+from __future__ import annotations
+
+import errno
+from _struct import Struct
+
+from cni_plugins.kernel.netlink import (
+    NLM_F_CREATE,
+    NLM_F_EXCL,
+    attr,
+    attr_str,
+    attr_u8,
+    attr_u32,
+    attribute_map,
+    attributes,
+    nested,
+    text,
+    uint,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from cni_plugins.kernel.netlink import Netlink
+
+RTM_NEWLINK = 16
+RTM_DELLINK = 17
+RTM_GETLINK = 18
+RTM_SETLINK = 19
+
+IFF_UP = 0x1
+IFF_PROMISC = 0x100
+
+_AF_BRIDGE = 7
+_IFLA_ADDRESS = 1
+_IFLA_IFNAME = 3
+_IFLA_MTU = 4
+_IFLA_LINK = 5
+_IFLA_MASTER = 10
+_IFLA_PROTINFO = 12
+_IFLA_LINKINFO = 18
+_IFLA_AF_SPEC = 26
+_IFLA_NET_NS_FD = 28
+_IFLA_EXT_MASK = 29
+_IFLA_INFO_KIND = 1
+_IFLA_INFO_DATA = 2
+_IFLA_INFO_SLAVE_DATA = 5
+_VETH_INFO_PEER = 1
+_IFLA_BR_VLAN_FILTERING = 7
+_IFLA_BRPORT_STATE = 1
+_IFLA_BRPORT_MODE = 4
+_IFLA_BRPORT_ISOLATED = 33
+_IFLA_BRIDGE_FLAGS = 0
+_IFLA_BRIDGE_VLAN_INFO = 2
+_BRIDGE_FLAGS_MASTER = 1
+_BRIDGE_FLAGS_SELF = 2
+_VLAN_PVID = 2
+_VLAN_UNTAGGED = 4
+_VLAN_RANGE_BEGIN = 8
+_VLAN_RANGE_END = 16
+_EXT_VLAN_COMPRESSED = 4
+_EXT_SKIP_STATS = 8
+BR_STATE_FORWARDING = 3
+
+_IFINFOMSG = Struct("=BxHiII")
+_VLAN_INFO = Struct("=HH")
+_SKIP_STATS = attr_u32(_IFLA_EXT_MASK, _EXT_SKIP_STATS)
+
+
+def _header(index: int = 0, flags: int = 0, change: int = 0, family: int = 0) -> bytes:
+    return _IFINFOMSG.pack(family, 0, index, flags, change)
+
+
+class Link:
+    """A network interface as the kernel describes it.
+
+    Attributes:
+        index: its number in its namespace.
+        name: its name there.
+        mac: hardware address, as text; empty when it has none.
+        mtu: in bytes.
+        flags: IFF_….
+        kind: the driver's name ("bridge", "veth"); empty for hardware and loopback.
+        master: index of the bridge or VRF it belongs to; 0 for none.
+        peer: index of the other end of a veth pair, in that end's namespace; 0 for none.
+        vlan_filtering: of a bridge: whether it tells VLANs apart.
+        port: as a bridge port: its attributes (IFLA_BRPORT_…) by number.
+    """
+
+    __slots__ = ("flags", "index", "kind", "mac", "master", "mtu", "name", "peer", "port", "vlan_filtering")
+
+    def __init__(self, body: bytes) -> None:
+        _family, _type, self.index, self.flags, _change = _IFINFOMSG.unpack_from(body)
+        found = attribute_map(body, 16)
+        self.name = text(found.get(_IFLA_IFNAME, b""))
+        self.mac = format_mac(found.get(_IFLA_ADDRESS, b""))
+        self.mtu = uint(found.get(_IFLA_MTU, b""))
+        self.master = uint(found.get(_IFLA_MASTER, b""))
+        self.peer = uint(found.get(_IFLA_LINK, b""))
+        info = attribute_map(found.get(_IFLA_LINKINFO, b""))
+        self.kind = text(info.get(_IFLA_INFO_KIND, b""))
+        data = (
+            attribute_map(info[_IFLA_INFO_DATA]) if self.kind == "bridge" and _IFLA_INFO_DATA in info else {}
+        )
+        self.vlan_filtering = data.get(_IFLA_BR_VLAN_FILTERING, b"\0") != b"\0"
+        self.port = attribute_map(info.get(_IFLA_INFO_SLAVE_DATA, b""))
+
+    @property
+    def is_up(self) -> bool:
+        """Whether it is administratively up."""
+        return bool(self.flags & IFF_UP)
+
+    @property
+    def hairpin(self) -> bool:
+        """Of a bridge port: whether frames may leave where they came in."""
+        return self.port.get(_IFLA_BRPORT_MODE, b"\0") != b"\0"
+
+    @property
+    def isolated(self) -> bool:
+        """Of a bridge port: whether it is cut off from other isolated ports."""
+        return self.port.get(_IFLA_BRPORT_ISOLATED, b"\0") != b"\0"
+
+    @property
+    def forwarding(self) -> bool:
+        """Of a bridge port: whether frames pass."""
+        return uint(self.port.get(_IFLA_BRPORT_STATE, b"")) == BR_STATE_FORWARDING
+
+
+def format_mac(address: bytes) -> str:
+    """Return a hardware address as text, lower case with colons."""
+    return address.hex(":")
+
+
+def parse_mac(text_: str) -> bytes:
+    """Return the six bytes of a MAC address with colons or hyphens.
+
+    Raises:
+        ValueError: it is none.
+    """
+    parts = text_.replace("-", ":").split(":")
+    if len(parts) != 6 or not all(len(part) == 2 for part in parts):
+        raise ValueError(f"{text_!r} is not a MAC address")
+    return bytes.fromhex("".join(parts))
+
+
+def get(nl: Netlink, name: str = "", *, index: int = 0) -> Link:
+    """Return a link by name or index.
+
+    Raises:
+        OSError: ENODEV: there is none.
+    """
+    body = _header(index) + _SKIP_STATS
+    if name:
+        body += attr_str(_IFLA_IFNAME, name)
+    try:
+        return Link(nl.request(RTM_GETLINK, 0, body)[0].body)
+    except OSError as error:
+        error.add_note(f"failed to look up link {name or index!r}")
+        raise
+
+
+def find(nl: Netlink, name: str) -> Link | None:
+    """Return a link by name; None when there is none."""
+    try:
+        return get(nl, name)
+    except OSError as error:
+        if error.errno == errno.ENODEV:
+            return None
+        raise
+
+
+def create_bridge(nl: Netlink, name: str, mac: bytes, *, mtu: int = 0, vlan_filtering: bool = False) -> None:
+    """Make a bridge that is up.
+
+    Args:
+        nl: the namespace to make it in.
+        name: its name.
+        mac: its own address; without one it would take its lowest port's, and change as ports come and go.
+        mtu: in bytes; 0: the kernel's choice.
+        vlan_filtering: tell VLANs apart.
+
+    Raises:
+        OSError: EEXIST: a link of that name is there already.
+    """
+    data = nested(_IFLA_INFO_DATA, attr_u8(_IFLA_BR_VLAN_FILTERING, 1)) if vlan_filtering else b""
+    body = _header(0, IFF_UP, IFF_UP) + attr_str(_IFLA_IFNAME, name) + attr(_IFLA_ADDRESS, mac)
+    if mtu:
+        body += attr_u32(_IFLA_MTU, mtu)
+    body += nested(_IFLA_LINKINFO, attr_str(_IFLA_INFO_KIND, "bridge"), data)
+    _change(nl, RTM_NEWLINK, body, f"failed to create bridge {name!r}", NLM_F_CREATE | NLM_F_EXCL)
+
+
+def create_veth(
+    nl: Netlink,
+    name: str,
+    peer: str,
+    peer_netns: int | None,
+    *,
+    master: int = 0,
+    mtu: int = 0,
+    mac: bytes = b"",
+) -> None:
+    """Make a veth pair in one request: this end up and in its bridge, the other in its namespace, down.
+
+    Args:
+        nl: the namespace of this end.
+        name: this end's name.
+        peer: the other end's name.
+        peer_netns: descriptor of the other end's namespace; None: it stays in this one.
+        master: index of this end's bridge; 0 for none.
+        mtu: of both ends, in bytes; 0: the kernel's choice.
+        mac: the other end's address; empty: the kernel's choice.
+
+    Raises:
+        OSError: EEXIST: one of the names is taken.
+    """
+    common = attr_u32(_IFLA_MTU, mtu) if mtu else b""
+    other = _header() + attr_str(_IFLA_IFNAME, peer) + common
+    if mac:
+        other += attr(_IFLA_ADDRESS, mac)
+    if peer_netns is not None:
+        other += attr_u32(_IFLA_NET_NS_FD, peer_netns)
+    body = _header(0, IFF_UP, IFF_UP) + attr_str(_IFLA_IFNAME, name) + common
+    if master:
+        body += attr_u32(_IFLA_MASTER, master)
+    body += nested(
+        _IFLA_LINKINFO,
+        attr_str(_IFLA_INFO_KIND, "veth"),
+        nested(_IFLA_INFO_DATA, attr(_VETH_INFO_PEER, other)),
+    )
+    _change(
+        nl, RTM_NEWLINK, body, f"failed to create veth pair {name!r}, {peer!r}", NLM_F_CREATE | NLM_F_EXCL
+    )
+
+
+def set_up(nl: Netlink, index: int) -> None:
+    """Bring a link up."""
+    _change(nl, RTM_NEWLINK, _header(index, IFF_UP, IFF_UP), f"failed to bring link {index} up")
+
+
+def set_down(nl: Netlink, index: int) -> None:
+    """Take a link down."""
+    _change(nl, RTM_NEWLINK, _header(index, 0, IFF_UP), f"failed to take link {index} down")
+
+
+def set_master(nl: Netlink, index: int, master: int) -> None:
+    """Make a link a port of a bridge, or a member of a VRF."""
+    body = _header(index) + attr_u32(_IFLA_MASTER, master)
+    _change(nl, RTM_NEWLINK, body, f"failed to make link {index} a port of {master}")
+
+
+def set_promiscuous(nl: Netlink, index: int) -> None:
+    """Let a link take in every frame."""
+    _change(
+        nl, RTM_NEWLINK, _header(index, IFF_PROMISC, IFF_PROMISC), f"failed to make link {index} promiscuous"
+    )
+
+
+def set_mac(nl: Netlink, index: int, mac: bytes) -> None:
+    """Give a link its hardware address."""
+    _change(
+        nl,
+        RTM_NEWLINK,
+        _header(index) + attr(_IFLA_ADDRESS, mac),
+        f"failed to set the address of link {index}",
+    )
+
+
+def set_port(nl: Netlink, index: int, *, hairpin: bool = False, isolated: bool = False) -> None:
+    """Switch a bridge port's hairpin mode and isolation on, in one request."""
+    _set_port(
+        nl,
+        index,
+        (attr_u8(_IFLA_BRPORT_MODE, 1) if hairpin else b"")
+        + (attr_u8(_IFLA_BRPORT_ISOLATED, 1) if isolated else b""),
+        "failed to set hairpin mode or isolation",
+    )
+
+
+def set_forwarding(nl: Netlink, index: int) -> None:
+    """Let frames pass a bridge port now: the kernel does so a moment after the carrier appears."""
+    _set_port(
+        nl, index, attr_u8(_IFLA_BRPORT_STATE, BR_STATE_FORWARDING), "failed to set the forwarding state"
+    )
+
+
+def _set_port(nl: Netlink, index: int, port: bytes, doing: str) -> None:
+    body = _header(index, family=_AF_BRIDGE) + nested(_IFLA_PROTINFO, port)
+    _change(nl, RTM_SETLINK, body, f"{doing} of bridge port {index}")
+
+
+def add_vlans(
+    nl: Netlink, index: int, first: int, last: int, *, untagged: bool = False, on_bridge: bool = False
+) -> None:
+    """Let VLANs pass a bridge port, or the bridge itself.
+
+    Args:
+        nl: the bridge's namespace.
+        index: the port, or the bridge.
+        first: lowest VLAN id.
+        last: highest VLAN id.
+        untagged: the one id is the port's own: untagged in both directions.
+        on_bridge: index is the bridge.
+    """
+    flags = _VLAN_PVID | _VLAN_UNTAGGED if untagged else 0
+    _change(
+        nl, RTM_SETLINK, _vlans(index, first, last, flags, on_bridge=on_bridge), f"failed to add VLAN {first}"
+    )
+
+
+def delete_vlan(nl: Netlink, index: int, vlan: int) -> None:
+    """Take a VLAN from a bridge port."""
+    _change(nl, RTM_DELLINK, _vlans(index, vlan, vlan, 0, on_bridge=False), f"failed to delete VLAN {vlan}")
+
+
+def _vlans(index: int, first: int, last: int, flags: int, *, on_bridge: bool) -> bytes:
+    spec = [
+        attr(
+            _IFLA_BRIDGE_FLAGS,
+            (_BRIDGE_FLAGS_SELF if on_bridge else _BRIDGE_FLAGS_MASTER).to_bytes(2, "little"),
+        )
+    ]
+    if first == last:
+        spec.append(attr(_IFLA_BRIDGE_VLAN_INFO, _VLAN_INFO.pack(flags, first)))
+    else:
+        spec.append(attr(_IFLA_BRIDGE_VLAN_INFO, _VLAN_INFO.pack(flags | _VLAN_RANGE_BEGIN, first)))
+        spec.append(attr(_IFLA_BRIDGE_VLAN_INFO, _VLAN_INFO.pack(flags | _VLAN_RANGE_END, last)))
+    return _header(index, family=_AF_BRIDGE) + nested(_IFLA_AF_SPEC, *spec)
+
+
+def vlans(nl: Netlink) -> dict[int, dict[int, bool]]:
+    """Return the VLANs of every bridge port: by index, each id and whether it is untagged."""
+    body = _header(family=_AF_BRIDGE) + attr_u32(_IFLA_EXT_MASK, _EXT_VLAN_COMPRESSED)
+    ports: dict[int, dict[int, bool]] = {}
+    for reply in nl.dump(RTM_GETLINK, body):
+        index = _IFINFOMSG.unpack_from(reply.body)[2]
+        begin = 0
+        found = ports.setdefault(index, {})
+        for kind, payload in attributes(attribute_map(reply.body, 16).get(_IFLA_AF_SPEC, b"")):
+            if kind != _IFLA_BRIDGE_VLAN_INFO:
+                continue
+            flags, vlan = _VLAN_INFO.unpack(payload)
+            if flags & _VLAN_RANGE_BEGIN:
+                begin = vlan
+                continue
+            first = begin if flags & _VLAN_RANGE_END else vlan
+            found.update(dict.fromkeys(range(first, vlan + 1), bool(flags & _VLAN_UNTAGGED)))
+    return ports
+
+
+def delete(nl: Netlink, name: str) -> bool:
+    """Delete a link by name; return False when there was none."""
+    try:
+        _change(nl, RTM_DELLINK, _header() + attr_str(_IFLA_IFNAME, name), f"failed to delete link {name!r}")
+    except OSError as error:
+        if error.errno == errno.ENODEV:
+            return False
+        raise
+    return True
+
+
+def _change(nl: Netlink, kind: int, body: bytes, doing: str, flags: int = 0) -> None:
+    try:
+        nl.request(kind, flags, body)
+    except OSError as error:
+        error.add_note(doing)
+        raise
+
+
+def links(nl: Netlink) -> Iterable[Link]:
+    """Return every link of the namespace."""
+    return [Link(reply.body) for reply in nl.dump(RTM_GETLINK, _header() + _SKIP_STATS)]

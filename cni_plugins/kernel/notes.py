@@ -1,0 +1,71 @@
+"""Notes of what an ADD made, so that DEL need not search: small files, gone at a reboot as rules are.
+
+A note is a help and no authority: it can be missing (a Go plugin did the ADD, /run was cleared), and whoever
+reads one checks against the kernel what it says. An attachment is its network, container id and interface
+name, as the request checked them: none of the three can hold a colon or a slash.
+"""
+
+from __future__ import annotations
+
+import posix
+
+from cni_plugins.kernel import files
+
+FOLDER = "/run/cni"
+
+
+def write(kind: str, attachment: tuple[str, str, str], lines: list[str]) -> None:
+    """Leave a note, or replace the one that is there.
+
+    Args:
+        kind: what it is about: the folder's name ("portmap").
+        attachment: whose.
+        lines: what to note.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    path = _path(kind, attachment)
+    data = "".join(f"{line}\n" for line in lines).encode()
+    try:
+        files.write_atomic(path, data)
+    except FileNotFoundError:
+        files.make_directory(FOLDER)
+        files.make_directory(f"{FOLDER}/{kind}", 0o700)
+        files.write_atomic(path, data)
+
+
+def read(kind: str, attachment: tuple[str, str, str]) -> list[str] | None:
+    """Return the lines of an attachment's note; None when there is none.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    data = files.read(_path(kind, attachment))
+    return None if data is None else data.decode("utf-8", "replace").splitlines()
+
+
+def remove(kind: str, attachment: tuple[str, str, str]) -> None:
+    """Throw a note away; one that is gone already is no error."""
+    try:
+        posix.unlink(_path(kind, attachment))
+    except FileNotFoundError:
+        return
+
+
+def attachments(kind: str) -> list[tuple[str, str, str]]:
+    """Return every attachment that has a note of this kind."""
+    try:
+        names = posix.listdir(f"{FOLDER}/{kind}")
+    except FileNotFoundError:
+        return []
+    found = []
+    for name in names:
+        network, *rest = name.split(":")
+        if network and len(rest) == 2 and not name.startswith("."):  # what is being written has a dot first
+            found.append((network, rest[0], rest[1]))
+    return found
+
+
+def _path(kind: str, attachment: tuple[str, str, str]) -> str:
+    return f"{FOLDER}/{kind}/{':'.join(attachment)}"

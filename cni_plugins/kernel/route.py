@@ -1,0 +1,123 @@
+"""Routes (rtnetlink(7), linux/rtnetlink.h)."""
+
+from __future__ import annotations
+
+from _struct import Struct
+
+from cni_plugins.address import Prefix
+from cni_plugins.kernel.addr import AF_INET, AF_INET6
+from cni_plugins.kernel.netlink import NLM_F_CREATE, attr, attr_u32, attribute_map, nested, uint
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cni_plugins.kernel.netlink import Netlink
+
+RTM_NEWROUTE = 24
+RTM_DELROUTE = 25
+RTM_GETROUTE = 26
+
+RT_TABLE_MAIN = 254
+RT_SCOPE_UNIVERSE = 0
+RT_SCOPE_LINK = 253
+_RTPROT_BOOT = 3
+_RTN_UNICAST = 1
+_RTA_DST = 1
+_RTA_OIF = 4
+_RTA_GATEWAY = 5
+_RTA_PRIORITY = 6
+_RTA_METRICS = 8
+_RTA_TABLE = 15
+_RTAX_MTU = 2
+_RTAX_ADVMSS = 8
+_RTNH_F_ONLINK = 4
+
+_RTMSG = Struct("=BBBBBBBBI")
+
+
+class Route:
+    """A unicast route.
+
+    Attributes:
+        dst: the destination; a prefix of length 0 is the default route.
+        gateway: the next hop; None: the destination is on the link.
+        link: index of the outgoing link.
+        table: routing table.
+        priority: metric; 0: the family's default.
+        mtu: in bytes; 0: the link's.
+        advmss: TCP maximum segment size to advertise; 0: the kernel's choice.
+        scope: RT_SCOPE_…; None: universe with a gateway, else link.
+    """
+
+    __slots__ = ("advmss", "dst", "gateway", "link", "mtu", "priority", "scope", "table")
+
+    def __init__(self, dst: Prefix, gateway: bytes | None, link: int, *, scope: int | None = None) -> None:
+        self.dst = dst
+        self.gateway = gateway
+        self.link = link
+        self.table = RT_TABLE_MAIN
+        self.priority = 0
+        self.mtu = 0
+        self.advmss = 0
+        self.scope = scope
+
+
+def add(nl: Netlink, route: Route, *, onlink: bool = False) -> None:
+    """Add a route beside those that exist.
+
+    Args:
+        nl: the namespace.
+        route: the route.
+        onlink: the gateway is on the link although no address of ours is in its subnet.
+
+    Raises:
+        OSError: EEXIST: the same route is there already; ENETUNREACH: the gateway is on no link.
+    """
+    scope = route.scope
+    if scope is None:
+        scope = RT_SCOPE_UNIVERSE if route.gateway or route.dst.version == 6 else RT_SCOPE_LINK
+    family = AF_INET if route.dst.version == 4 else AF_INET6
+    table = route.table if route.table < 256 else 0
+    flags = _RTNH_F_ONLINK if onlink else 0
+    body = _RTMSG.pack(family, route.dst.length, 0, 0, table, _RTPROT_BOOT, scope, _RTN_UNICAST, flags)
+    body += attr_u32(_RTA_TABLE, route.table) + attr_u32(_RTA_OIF, route.link)
+    if route.dst.length:
+        body += attr(_RTA_DST, route.dst.first())
+    if route.gateway:
+        body += attr(_RTA_GATEWAY, route.gateway)
+    if route.priority:
+        body += attr_u32(_RTA_PRIORITY, route.priority)
+    if route.mtu or route.advmss:
+        mtu = attr_u32(_RTAX_MTU, route.mtu) if route.mtu else b""
+        body += nested(_RTA_METRICS, mtu, attr_u32(_RTAX_ADVMSS, route.advmss) if route.advmss else b"")
+    try:
+        nl.request(RTM_NEWROUTE, NLM_F_CREATE, body)
+    except OSError as error:
+        error.add_note(f"failed to add route {route.dst}")
+        raise
+
+
+def of_link(nl: Netlink, index: int, family: int) -> list[Route]:
+    """Return the unicast routes over a link, of every table.
+
+    Args:
+        nl: the namespace.
+        index: the link.
+        family: AF_INET or AF_INET6.
+    """
+    size = 4 if family == AF_INET else 16
+    routes = []
+    for reply in nl.dump(RTM_GETROUTE, _RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)):
+        _family, length, _src, _tos, table, _proto, scope, kind, _flags = _RTMSG.unpack_from(reply.body)
+        found = attribute_map(reply.body, 12)
+        if kind != _RTN_UNICAST or uint(found.get(_RTA_OIF, b"")) != index:
+            continue
+        route = Route(
+            Prefix(found.get(_RTA_DST, bytes(size)), length), found.get(_RTA_GATEWAY), index, scope=scope
+        )
+        route.table = uint(found[_RTA_TABLE]) if _RTA_TABLE in found else table
+        route.priority = uint(found.get(_RTA_PRIORITY, b""))
+        metrics = attribute_map(found.get(_RTA_METRICS, b""))
+        route.mtu = uint(metrics.get(_RTAX_MTU, b""))
+        route.advmss = uint(metrics.get(_RTAX_ADVMSS, b""))
+        routes.append(route)
+    return routes

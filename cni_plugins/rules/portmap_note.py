@@ -1,0 +1,65 @@
+"""What an ADD of portmap notes for its DEL, as lines of text."""
+
+from __future__ import annotations
+
+from cni_plugins.address import format_address, parse_address
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cni_plugins.rules.portmap import Mapping
+
+
+class Note:
+    """What was made for an attachment.
+
+    Attributes:
+        backend: "nftables" or "iptables".
+        addresses: the container's, by family.
+        udp: forwarded UDP ports, each with the host's address it is for, or None for any.
+        rules: nftables rules: family, chain, handle.
+    """
+
+    __slots__ = ("addresses", "backend", "rules", "udp")
+
+    def __init__(self, backend: str) -> None:
+        self.backend = backend
+        self.addresses: dict[int, bytes] = {}
+        self.udp: list[tuple[int, bytes | None]] = []
+        self.rules: list[tuple[int, str, int]] = []
+
+    def lines(self) -> list[str]:
+        """Return its text."""
+        return [
+            f"backend {self.backend}",
+            *[f"address {format_address(address)}" for address in self.addresses.values()],
+            *[f"udp {port} {format_address(host) if host else 'any'}" for port, host in self.udp],
+            *[f"rule {version} {chain} {handle}" for version, chain, handle in self.rules],
+        ]
+
+    @classmethod
+    def parse(cls, lines: list[str] | None) -> Note | None:
+        """Read a note; None when there is none, or none that can be understood: then DEL searches."""
+        note = cls("")
+        try:
+            for line in lines or []:
+                key, *words = line.split(" ")
+                note._take(key, words)
+        except (ValueError, IndexError):
+            return None
+        return note if note.backend else None
+
+    def _take(self, key: str, words: list[str]) -> None:
+        if key == "backend":
+            self.backend = words[0]
+        elif key == "address":
+            address = parse_address(words[0])
+            self.addresses[4 if len(address) == 4 else 6] = address
+        elif key == "udp":
+            self.udp.append((int(words[0]), None if words[1] == "any" else parse_address(words[1])))
+        elif key == "rule":
+            self.rules.append((int(words[0]), words[1], int(words[2])))
+
+
+def udp_targets(mappings: list[Mapping]) -> list[tuple[int, bytes | None]]:
+    """Return the UDP ports among mappings, each with the host's address it is for, or None for any."""
+    return [(mapping.host_port, mapping.host_ip) for mapping in mappings if mapping.protocol == "udp"]

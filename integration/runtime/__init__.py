@@ -1,0 +1,1 @@
+"""Pods made by Debian's containerd, through CRI, on networks made by the plugins."""
