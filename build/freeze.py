@@ -29,13 +29,35 @@ IMPLICIT = (
 )
 
 
-class _TypeCheckingDropper(ast.NodeTransformer):
-    """Drops what only a type checker reads."""
+class _Stripper(ast.NodeTransformer):
+    """Drops what only a type checker reads: its imports, and every annotation."""
 
-    def visit_If(self, node: ast.If) -> ast.AST | None:  # noqa: N802 (ast's name)
+    def visit_If(self, node: ast.If) -> ast.AST | None:
+        """Drop `if TYPE_CHECKING:`."""
         if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
             return None
         return self.generic_visit(node)
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> ast.AST | None:
+        """Drop `from __future__ import annotations`."""
+        return None if node.module == "__future__" else node
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        """Drop a function's annotations."""
+        node.returns = None
+        return self.generic_visit(node)
+
+    def visit_arg(self, node: ast.arg) -> ast.AST:
+        """Drop a parameter's annotation."""
+        node.annotation = None
+        return node
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST | None:
+        """Make an annotated assignment a plain one; drop one without a value."""
+        if node.value is None:
+            return None
+        plain = ast.Assign(targets=[node.target], value=node.value)
+        return self.generic_visit(ast.copy_location(plain, node))
 
 
 def source_of(name: str) -> Path | None:
@@ -56,7 +78,7 @@ def ours(names: list[str]) -> dict[str, tuple[Path, ast.AST]]:
         path = source_of(name)
         if name in found or path is None or name.partition(".")[0] not in PACKAGES:
             continue
-        tree = _TypeCheckingDropper().visit(ast.parse(path.read_bytes()))
+        tree = ast.fix_missing_locations(_Stripper().visit(ast.parse(path.read_bytes())))
         found[name] = (path, tree)
         waiting.append(name.rpartition(".")[0])
         for node in ast.walk(tree):
