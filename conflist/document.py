@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from json.decoder import scanstring
+from _json import scanstring
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:

@@ -72,11 +72,6 @@ class ListConf(BaseModel):
     plugins: list[dict[str, Any]] = Field([], description="Plugin objects, in the order of ADD.")
 
 
-def alias(name: str, model: type[BaseModel]) -> str:
-    """Return the JSON key of a model's attribute."""
-    return model.model_fields[name].alias or name
-
-
 def keys(model: type[BaseModel]) -> dict[str, Any]:
     """Return a model's JSON keys and the types of their values."""
     return {field.alias or name: field.annotation for name, field in model.model_fields.items()}
@@ -119,10 +114,10 @@ def schema(plugin: str = "") -> dict[str, Any]:
         return head | IPAM[plugin][0].model_json_schema(by_alias=True)
     if plugin:
         return head | PLUGINS[plugin].model_json_schema(by_alias=True)
-    wanted = [*PLUGINS.values(), *(model for model, _runtime in IPAM.values()), ListConf]
+    wanted: list[type[BaseModel]] = [*PLUGINS.values(), *(model for model, _run in IPAM.values()), ListConf]
     _names, made = models_json_schema([(model, "validation") for model in wanted], by_alias=True)
     definitions = made["$defs"]
-    top = definitions.pop("ListConf")
+    top: dict[str, Any] = definitions.pop("ListConf")
     top["properties"]["cniVersion"]["examples"] = list(VERSIONS)
     top["properties"]["plugins"]["items"] = {
         "type": "object",

@@ -1,7 +1,7 @@
 """Fixtures for tests on a real kernel, and the checks of what the machine has.
 
-`SUITE_BIN=dist/cni pytest integration` tests a bundle instead of the source tree. `NO_SKIP=1` makes a test fail
-where it would be skipped because something is missing.
+`SUITE_BIN=dist/cni pytest integration` tests a bundle instead of the source tree. `NO_SKIP=1` makes a test
+fail where it would be skipped because something is missing.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from integration import suite
 from integration.node import PEER, Node
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
-NEEDS = {
+NEEDS: dict[str, tuple[Callable[[], bool], str]] = {
     "root": (lambda: os.geteuid() == 0, "needs root"),
     "peer": (lambda: os.access(f"{PEER}/bridge", os.X_OK), f"needs the Go reference plugins in {PEER}"),
     "runtime": (

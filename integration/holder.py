@@ -77,8 +77,8 @@ def _end_everyone(owner: int) -> bool:
             if {_inode(f"/proc/{name}/ns/{kind}") for kind in ("mnt", "net")} & inside:
                 os.kill(int(name), signal.SIGKILL)
                 found = True
-        except (FileNotFoundError, ProcessLookupError):
-            continue  # it has ended meanwhile, or is a zombie
+        except (FileNotFoundError, PermissionError, ProcessLookupError):
+            continue  # it has ended meanwhile, is a zombie, or may not be looked at: not ours
     return found
 
 

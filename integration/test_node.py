@@ -119,19 +119,24 @@ def test_entered_comes_back_to_where_it_was(node: Node) -> None:
         return [os.getcwd(), *(os.readlink(f"/proc/thread-self/ns/{kind}") for kind in ("mnt", "net"))]
 
     node.netns("c1")
-    before, inside = place(), []
-    with pytest.raises(ValueError, match="from the block"), node.entered("c1"):
-        inside = place()
-        raise ValueError("from the block")
+    before = place()
+    places: list[list[str]] = []
+
+    def fail_inside() -> None:
+        with node.entered("c1"):
+            places.append(place())
+            raise ValueError("from the block")
+
+    with pytest.raises(ValueError, match="from the block"):
+        fail_inside()
     assert place() == before
-    assert not set(inside[1:]) & set(before[1:])
+    assert not set(places.pop()[1:]) & set(before[1:])
 
     def in_thread() -> None:
         with node.entered():
             places.append(place())
         places.append(place())
 
-    places: list[list[str]] = []
     thread = threading.Thread(target=in_thread)
     thread.start()
     thread.join()

@@ -31,9 +31,6 @@ SRCNAT, DSTNAT = 100, -100
 MAX_COMMENT = 128
 """Bytes that nft takes for a comment."""
 
-UNSUPPORTED = (errno.EINVAL, errno.EOPNOTSUPP, errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT)
-"""What a kernel without nf_tables, or without a table's family, says to any request or to the socket."""
-
 _SUBSYSTEM = 10 << 8
 _NEWTABLE, _NEWCHAIN, _GETCHAIN, _DELCHAIN, _NEWRULE, _GETRULE, _DELRULE = (
     _SUBSYSTEM | number for number in (0, 3, 4, 5, 6, 7, 8)
@@ -54,6 +51,8 @@ _NF_ACCEPT = 1
 _UDATA_COMMENT = 0
 """Type of a comment in the user data of a table, chain or rule (libnftnl/udata.h)."""
 
+_ABSENT = (errno.ENOENT, errno.EINVAL)
+"""What is said of a missing table, chain or rule; EINVAL by a kernel that has no nf_tables at all."""
 _PASSING = (errno.ENOENT, errno.EAGAIN, errno.EINTR, errno.ENOBUFS, errno.ERESTART, errno.EBUSY)
 """Errors by which another writer shows that it came between the look and the change."""
 _MAX_COLLISIONS = 100
@@ -245,9 +244,9 @@ class Nft:
         body = _body(table, _string(_CHAIN_TABLE, table.name) + _string(_CHAIN_NAME, chain))
         try:
             replies = self._netlink.request(_GETCHAIN, 0, body)
-        except FileNotFoundError:
-            return None
         except OSError as error:
+            if error.errno in _ABSENT:
+                return None
             error.add_note(f"cannot look for chain {chain} of table {table.name}")
             raise
         return int.from_bytes(attribute_map(replies[0].body, _NFGENMSG)[_CHAIN_USE], "big")
@@ -260,9 +259,9 @@ class Nft:
         """
         try:
             replies = self._netlink.request(_GETRULE, 0, _body(table, _rule_key(table, chain, handle)))
-        except FileNotFoundError:
-            return None
         except OSError as error:
+            if error.errno in _ABSENT:
+                return None
             error.add_note(f"cannot look for rule {handle} of chain {chain} of table {table.name}")
             raise
         return _found(replies[0])
@@ -277,6 +276,8 @@ class Nft:
         try:
             replies = self._netlink.dump(_GETRULE, _body(table, key))
         except OSError as error:
+            if error.errno in _ABSENT:
+                return []
             error.add_note(f"cannot list the rules of table {table.name}")
             raise
         return [_found(reply) for reply in replies if reply.kind == _NEWRULE]

@@ -39,6 +39,8 @@ _VERDICT_REGISTER = 0
 _FIB_RESULT_ADDRTYPE = 3
 _FIB_F_DADDR = 2
 _RTN_LOCAL = 2  # linux/rtnetlink.h
+_CT_STATUS = 2
+_IPS_DST_NAT = 1 << 5  # linux/netfilter/nf_conntrack_common.h
 _NAT_DNAT = 1
 _NAT_RANGE_MAP_IPS_AND_PORTS = 3  # linux/netfilter/nf_nat.h
 _IFNAMSIZ = 16
@@ -74,18 +76,7 @@ def address(field: str, prefix: Prefix, *, equal: bool = True) -> bytes:
         return _payload(_NETWORK_HEADER, offset, size) + _compare(value[:size], equal=equal)
     size = len(value)
     mask = (~((1 << (prefix.bits - prefix.length)) - 1)).to_bytes(size + 1, "big", signed=True)[1:]
-    return (
-        _payload(_NETWORK_HEADER, offset, size)
-        + _expression(
-            "bitwise",
-            _be32(1, 1),
-            _be32(2, 1),
-            _be32(3, size),
-            nested(4, attr(_DATA_VALUE, mask)),
-            nested(5, attr(_DATA_VALUE, bytes(size))),
-        )
-        + _compare(value, equal=equal)
-    )
+    return _payload(_NETWORK_HEADER, offset, size) + _masked(mask) + _compare(value, equal=equal)
 
 
 def protocol(name: str) -> bytes:
@@ -136,10 +127,9 @@ def fib_daddr_local() -> bytes:
 
 def forwarded() -> bytes:
     """Return `ct status dnat`: the connection's destination was rewritten."""
-    status = _CT_STATUS_DNAT.to_bytes(4, "little" if _LITTLE else "big")
     return (
         _expression("ct", _be32(2, _CT_STATUS), _be32(1, 1))
-        + _masked(status, bytes(4))
+        + _masked(_u32(_IPS_DST_NAT))
         + _compare(bytes(4), equal=False)
     )
 
@@ -229,6 +219,17 @@ def _meta(key: int) -> bytes:
 def _compare(value: bytes, *, equal: bool = True) -> bytes:
     operator = _EQUAL if equal else _NOT_EQUAL
     return _expression("cmp", _be32(1, 1), _be32(2, operator), nested(_CMP_DATA, attr(_DATA_VALUE, value)))
+
+
+def _masked(mask: bytes) -> bytes:
+    return _expression(
+        "bitwise",
+        _be32(1, 1),
+        _be32(2, 1),
+        _be32(3, len(mask)),
+        nested(4, attr(_DATA_VALUE, mask)),
+        nested(5, attr(_DATA_VALUE, bytes(len(mask)))),
+    )
 
 
 def _immediate(register: int, value: bytes) -> bytes:

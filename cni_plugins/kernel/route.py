@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 from _struct import Struct
 
-from cni_plugins.address import Prefix
+from cni_plugins.address import Prefix, format_address
 from cni_plugins.kernel.addr import AF_INET, AF_INET6
 from cni_plugins.kernel.netlink import NLM_F_CREATE, attr, attr_u32, attribute_map, nested, uint
 
@@ -94,6 +95,21 @@ def add(nl: Netlink, route: Route, *, onlink: bool = False) -> None:
     except OSError as error:
         error.add_note(f"failed to add route {route.dst}")
         raise
+
+
+def towards(nl: Netlink, address: bytes) -> int | None:
+    """Return the index of the link by which packets to an address leave; None when there is no way to it."""
+    family = AF_INET if len(address) == 4 else AF_INET6
+    body = _RTMSG.pack(family, len(address) * 8, 0, 0, 0, 0, 0, 0, 0) + attr(_RTA_DST, address)
+    try:
+        replies = nl.request(RTM_GETROUTE, 0, body)
+    except OSError as error:
+        if error.errno not in (errno.ENETUNREACH, errno.EHOSTUNREACH):
+            error.add_note(f"failed to look up the route to {format_address(address)}")
+            raise
+        return None
+    found = attribute_map(replies[0].body, 12)
+    return uint(found[_RTA_OIF]) if _RTA_OIF in found else None
 
 
 def of_link(nl: Netlink, index: int, family: int) -> list[Route]:

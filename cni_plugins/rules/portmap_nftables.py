@@ -14,9 +14,20 @@ from __future__ import annotations
 from cni_plugins.address import Prefix, format_address
 from cni_plugins.kernel import nftexpr
 from cni_plugins.kernel.netlink import attribute_map, attributes, text
-from cni_plugins.kernel.nft import DSTNAT, IPV4, IPV6, OUTPUT, POSTROUTING, PREROUTING, SRCNAT
+from cni_plugins.kernel.nft import (
+    DSTNAT,
+    IPV4,
+    IPV6,
+    OUTPUT,
+    POSTROUTING,
+    PREROUTING,
+    SRCNAT,
+    Chain,
+    Layout,
+    Rule,
+    Table,
+)
 from cni_plugins.kernel.nft import MAX_COMMENT as _MAX_COMMENT
-from cni_plugins.kernel.nft import Chain, Layout, Rule, Table
 from cni_plugins.spec.errors import InvalidConfigError
 
 TYPE_CHECKING = False
@@ -81,20 +92,13 @@ def masquerade_rules(container_id: str, conf: PortmapConf, address: bytes) -> li
     """Return a container's rules for traffic that would not find its way back without a masquerade."""
     if not conf.snat:
         return []
-    to = nftexpr.address("daddr", _host(address))
-    sources = [_host(address)]
+    matches = [nftexpr.address("saddr", _host(address))]
     if len(address) == 4:
-        sources.append(_LOCALHOST)
+        matches.append(nftexpr.address("saddr", _LOCALHOST))
     if conf.masq_all:
-        sources = [Prefix(bytes(len(address)), 0)]
-    return [
-        Rule(
-            MASQUERADING.name,
-            nftexpr.address("saddr", source) + to + nftexpr.masquerade(),
-            comment(container_id),
-        )
-        for source in sources
-    ]
+        matches = [nftexpr.forwarded()]  # the reference has all sources here, not only what is forwarded
+    end = nftexpr.address("daddr", _host(address)) + nftexpr.masquerade()
+    return [Rule(MASQUERADING.name, match + end, comment(container_id)) for match in matches]
 
 
 def script(container_id: str, mappings: list[Mapping], conditions: list[str], address: bytes) -> str:

@@ -37,7 +37,7 @@ from integration.runtime import images, janitor
 from integration.runtime.pod import CALL_TIMEOUT, Pod
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping
     from types import TracebackType
 
     from integration.node import Node
@@ -66,8 +66,11 @@ restrict_oom_score_adj = true
 bin_dir = "{plugins}"
 conf_dir = "{folder}/net.d"
 """
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+ENTER_GROUP = 'echo $$ >"$1/cgroup.procs" && shift && exec "$@"'
 START_TIMEOUT = 30.0
 LOG_LINES = 40
+"""How much of containerd's log is printed when it ends, for the report of a failed test."""
 
 
 class Containerd:
@@ -83,6 +86,8 @@ class Containerd:
 
     def __init__(self, node: Node, network: Mapping[str, Any]) -> None:
         self.node = node
+        self._process: subprocess.Popen[bytes] | None = None
+        self._channel: Any = None
         self.group = f"/cni-test-{uuid.uuid4().hex[:12]}"
         self._janitor = subprocess.Popen(
             [sys.executable, "-IS", janitor.__file__, self.group],
@@ -102,27 +107,19 @@ class Containerd:
             with open(f"{FOLDER}/net.d/10-test.conflist", "w", encoding="utf-8") as file:
                 json.dump(network, file)
             with open(f"{FOLDER}/config.toml", "w", encoding="utf-8") as file:
-                file.write(
-                    CONFIG.format(
-                        folder=FOLDER, socket=SOCKET, image=images.NAME, plugins=self.node.plugins
-                    )
-                )
+                names = {"folder": FOLDER, "socket": SOCKET, "image": images.NAME}
+                file.write(CONFIG.format(plugins=self.node.plugins, **names))
             images.write_archive(f"{FOLDER}/image.tar")
 
     def _start(self) -> None:
-        # One hierarchy is enough to find the process again, and on version 2 there is only one. The pods are
-        # beside it, not below: a group of version 2 with controllers has processes only in its leaves.
-        group = f"{self._hierarchy()}{self.group}/daemon"
-        os.makedirs(group)
-        script = 'echo $$ >"$1/cgroup.procs" && shift && exec "$@"'
         command = self.node.argv(["containerd", "--config", f"{FOLDER}/config.toml"])
         with open(self.node.path(f"{FOLDER}/log"), "wb") as log:
             self._process = subprocess.Popen(
-                ["/bin/sh", "-c", script, "sh", group, *command],
+                ["/bin/sh", "-c", ENTER_GROUP, "sh", self._daemon_group(), *command],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
-                env={"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
+                env={"PATH": PATH},
                 start_new_session=True,
             )
         self._wait_for("its socket", lambda: os.path.exists(self.node.path(SOCKET)))
@@ -134,3 +131,75 @@ class Containerd:
         wanted = api_pb2.ImageStatusRequest(image=api_pb2.ImageSpec(image=images.NAME))
         self._wait_for("the image", lambda: service.ImageStatus(wanted, timeout=CALL_TIMEOUT).image.id)
         self._wait_for("the network", self._network_ready)
+
+    def _daemon_group(self) -> str:
+        """Make the control group of containerd itself and its shims; return its folder."""
+        # One hierarchy is enough to find the processes again: that of version 2 where there is one, else any
+        # that a process can enter without more settings. The pods' groups are beside this one, not below: in
+        # version 2, a group that hands controllers down has no processes of its own.
+        with_members = [top for top in janitor.hierarchies() if "cpuset" not in top]
+        folder = f"{with_members[-1]}{self.group}/daemon"
+        os.makedirs(folder)
+        return folder
+
+    def _network_ready(self) -> bool:
+        status = self.runtime.Status(api_pb2.StatusRequest(), timeout=CALL_TIMEOUT).status
+        return any(condition.type == "NetworkReady" and condition.status for condition in status.conditions)
+
+    def _wait_for(self, what: str, ready: Callable[[], object]) -> None:
+        deadline = time.monotonic() + START_TIMEOUT
+        while not ready():
+            if self._process and self._process.poll() is not None:
+                raise AssertionError(f"containerd has ended with status {self._process.returncode}")
+            if time.monotonic() > deadline:
+                raise AssertionError(f"containerd is not ready: {what} is missing")
+            time.sleep(0.01)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End containerd and every process it started, remove the control groups, and print the log's end."""
+        if self._channel:
+            self._channel.close()
+        assert self._janitor.stdin is not None
+        self._janitor.stdin.close()
+        status = self._janitor.wait()
+        if self._process:
+            self._process.wait()
+            with open(self.node.path(f"{FOLDER}/log"), encoding="utf-8", errors="replace") as log:
+                sys.stderr.writelines(log.readlines()[-LOG_LINES:])
+        assert status == 0, "a process or a control group is left, see above"
+
+    def run_pod(self, name: str, host_ports: Mapping[int, int] | None = None) -> Pod:
+        """Make a pod, as RunPodSandbox does.
+
+        Args:
+            name: its name.
+            host_ports: ports of the pod by ports of the node, both TCP.
+
+        Raises:
+            grpc.RpcError: it could not be made; `details()` says why.
+        """
+        config = api_pb2.PodSandboxConfig(
+            metadata=api_pb2.PodSandboxMetadata(name=name, uid=f"uid-{name}", namespace="default"),
+            hostname=name,
+            port_mappings=[
+                api_pb2.PortMapping(protocol=api_pb2.TCP, host_port=outer, container_port=inner)
+                for outer, inner in (host_ports or {}).items()
+            ],
+            linux=api_pb2.LinuxPodSandboxConfig(cgroup_parent=f"{self.group}/pods"),
+        )
+        request = api_pb2.RunPodSandboxRequest(config=config)
+        answer = self.runtime.RunPodSandbox(request, timeout=CALL_TIMEOUT)
+        return Pod(self.runtime, config, answer.pod_sandbox_id)
+
+    def pods(self) -> list[str]:
+        """Return the ids of the sandboxes that containerd knows, running or not."""
+        answer = self.runtime.ListPodSandbox(api_pb2.ListPodSandboxRequest(), timeout=CALL_TIMEOUT)
+        return [pod.id for pod in answer.items]

@@ -69,7 +69,7 @@ class Index:
         """Tell whether nobody changed anything since the last `seal`."""
         try:
             ours = posix.lstat(self.path)
-        except FileNotFoundError:
+        except OSError:
             return False
         theirs = posix.stat(self._folder)
         return ours.st_mtime_ns == theirs.st_mtime_ns and ours.st_atime_ns == theirs.st_ctime_ns

@@ -160,7 +160,7 @@ def resolv_conf(path: str) -> DNS:
     dns = DNS()
     for line in text.decode("utf-8", "replace").splitlines():
         words = line.split()
-        if len(words) < 2 or words[0][0] in "#;":  # noqa: PLR2004
+        if len(words) < 2 or words[0][0] in "#;":
             continue
         if words[0] == "nameserver":
             dns.nameservers.append(words[1])

@@ -39,7 +39,7 @@ class Range:
             raise ValueError(f"network {subnet} too small to allocate from")
         first = shift(subnet.address, 1)
         # The last address of an IPv4 subnet is its broadcast address; IPv6 has none.
-        last = shift(subnet.last(), -1) if subnet.version == 4 else subnet.last()  # noqa: PLR2004
+        last = shift(subnet.last(), -1) if subnet.version == 4 else subnet.last()
         self.gateway = self._member(given.gateway, "gateway") if given.gateway else first
         self.start = self._member(given.range_start, "rangeStart") if given.range_start else first
         self.end = self._member(given.range_end, "rangeEnd") if given.range_end else last

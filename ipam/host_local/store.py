@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from typing import Self
 
 DEFAULT_DATA_DIR = "/var/lib/cni/networks"
+_TYPE_MASK = 0o170000
+_REGULAR = 0o100000
 _NOT_READABLE = (errno.EISDIR, errno.ELOOP, errno.ENXIO)
 
 
@@ -99,7 +101,7 @@ class Store:
                     posix.unlink(f"{self.folder}/{name}")
                 continue
             content = self._content(name)
-            if content == b"":
+            if content == b"" and self._is_empty_file(name):
                 posix.unlink(f"{self.folder}/{name}")
             elif content is not None:
                 container_id, _, ifname = content.decode("utf-8", "surrogateescape").partition("\r\n")
@@ -219,6 +221,10 @@ class Store:
             self._index.put(name, after, replace=bool(before))
         if self._scan is not None:
             self._scan[name] = after
+
+    def _is_empty_file(self, name: str) -> bool:
+        status = posix.lstat(f"{self.folder}/{name}")
+        return status.st_mode & _TYPE_MASK == _REGULAR and status.st_size == 0
 
     def _content(self, name: str) -> bytes | None:
         """Return a reservation's content without the white space around it, as the reference compares it."""

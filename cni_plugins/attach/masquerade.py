@@ -1,0 +1,179 @@
+"""Masquerade of what an attachment sends out of its network; bridge and ptp share it.
+
+ADD writes one backend's rules; DEL and GC remove both backends', also those that the reference plugins made.
+"""
+
+from __future__ import annotations
+
+from cni_plugins.attach import masquerade_iptables
+from cni_plugins.kernel import notes
+from cni_plugins.kernel.nft import Batch, Nft
+from cni_plugins.kernel.nftexpr import compared
+from cni_plugins.rules.masquerade import (
+    CHAIN,
+    ENTRANCE,
+    LAYOUT,
+    TABLE,
+    attachment_hash,
+    comment,
+    network_hash,
+    rule,
+)
+from cni_plugins.spec.errors import CheckFailedError, InvalidConfigError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cni_plugins.address import Prefix
+    from cni_plugins.kernel.nft import FoundRule
+    from cni_plugins.spec.request import Request
+
+    Attachment = tuple[str, str, str]
+
+NFTABLES = "nftables"
+IPTABLES = "iptables"
+_KIND = "masquerade"
+
+
+def add(request: Request, addresses: Sequence[Prefix], backend: str | None) -> None:
+    """Masquerade what some addresses send out of their subnets; rules of an earlier ADD are replaced.
+
+    Args:
+        request: the ADD.
+        addresses: the container's, each with its subnet's length.
+        backend: NFTABLES, IPTABLES, or nothing for nftables.
+
+    Raises:
+        InvalidConfigError: there is no such backend.
+        ProgramError: iptables failed.
+        OSError: the kernel refused the rules.
+    """
+    if _is_iptables(backend):
+        masquerade_iptables.add(request.network, request.container_id, addresses)
+        return
+    attachment = _attachment(request)
+    with Nft() as tables:
+        handles = tables.change(lambda: _addition(tables, attachment, addresses))
+    notes.write(_KIND, attachment, [str(handle) for handle in handles])
+
+
+def remove(request: Request) -> None:
+    """Remove the attachment's rules, of both backends; nothing there is no error.
+
+    Raises:
+        ProgramError: iptables failed.
+        OSError: the kernel refused.
+    """
+    attachment = _attachment(request)
+    with Nft() as tables:
+        tables.change(lambda: _removal(tables, attachment))
+        # An attachment with a note was made by us, and its rules are gone now
+        unsure = notes.read(_KIND, attachment) is None
+        families = masquerade_iptables.traces(tables, request.network, request.container_id, legacy=unsure)
+    masquerade_iptables.remove(request.network, request.container_id, families)
+    notes.remove(_KIND, attachment)
+
+
+def check(request: Request, addresses: Sequence[Prefix], backend: str | None) -> None:
+    """Compare the kernel's rules with those that `add` makes.
+
+    Raises:
+        CheckFailedError: one is missing; the message names it.
+        InvalidConfigError: there is no such backend.
+        ProgramError: iptables cannot be asked.
+        OSError: the kernel refused to say.
+    """
+    if _is_iptables(backend):
+        masquerade_iptables.check(request.network, request.container_id, addresses)
+        return
+    attachment = _attachment(request)
+    with Nft() as tables:
+        if tables.start(LAYOUT):
+            raise CheckFailedError(
+                f"the nftables chain {ENTRANCE} of table {TABLE.name} is not as it should be",
+                f"its last rule must be `goto {CHAIN}`; the next ADD with ipMasq repairs it",
+            )
+        values = [compared(each.expressions) for each in _present(tables, attachment)]
+    for address in addresses:
+        if not any(address.address in each for each in values):
+            raise CheckFailedError(f"the nftables rule that masquerades {address} is missing in {CHAIN}")
+
+
+def gc(request: Request, valid: set[tuple[str, str]]) -> None:
+    """Remove the rules of the network's attachments, except some.
+
+    Args:
+        request: the GC.
+        valid: the container ids and interface names of attachments that stay.
+
+    Raises:
+        ProgramError: iptables failed.
+        OSError: the kernel refused.
+    """
+    network = request.network
+    with Nft() as tables:
+        tables.change(lambda: _collection(tables, network, valid))
+        families = masquerade_iptables.network_traces(tables, network)
+    masquerade_iptables.gc(network, {container_id for container_id, _ifname in valid}, families)
+    for attachment in notes.attachments(_KIND):
+        if attachment[0] == network and attachment[1:] not in valid:
+            notes.remove(_KIND, attachment)
+
+
+def _is_iptables(backend: str | None) -> bool:
+    if backend not in (None, "", NFTABLES, IPTABLES):
+        raise InvalidConfigError(
+            f"unrecognized ipMasqBackend {backend!r}", f"known are {NFTABLES} and {IPTABLES}"
+        )
+    return backend == IPTABLES
+
+
+def _attachment(request: Request) -> Attachment:
+    return request.network, request.container_id, request.ifname
+
+
+def _addition(tables: Nft, attachment: Attachment, addresses: Sequence[Prefix]) -> Batch:
+    batch = tables.start(LAYOUT)
+    for each in _noted(tables, attachment) or []:
+        batch.delete_rule(TABLE, CHAIN, each.handle)
+    text = comment(*attachment)
+    for address in addresses:
+        batch.add_rule(TABLE, rule(address, text))
+    return batch
+
+
+def _removal(tables: Nft, attachment: Attachment) -> Batch:
+    batch = Batch()
+    for each in _present(tables, attachment):
+        batch.delete_rule(TABLE, CHAIN, each.handle)
+    return batch
+
+
+def _collection(tables: Nft, network: str, valid: set[tuple[str, str]]) -> Batch:
+    spared = {attachment_hash(network, container_id, ifname) for container_id, ifname in valid}
+    batch = Batch()
+    for each in tables.rules(TABLE, CHAIN):
+        if (
+            each.comment.startswith(f"{network_hash(network)}-")
+            and each.comment.partition(",")[0] not in spared
+        ):
+            batch.delete_rule(TABLE, CHAIN, each.handle)
+    return batch
+
+
+def _present(tables: Nft, attachment: Attachment) -> list[FoundRule]:
+    """Return the attachment's rules: those noted, or, where the note is missing or stale, those found."""
+    noted = _noted(tables, attachment)
+    if noted is not None:
+        return noted
+    prefix = attachment_hash(*attachment)
+    return [each for each in tables.rules(TABLE, CHAIN) if each.comment.startswith(prefix)]
+
+
+def _noted(tables: Nft, attachment: Attachment) -> list[FoundRule] | None:
+    lines = notes.read(_KIND, attachment)
+    if not lines or not all(line.isascii() and line.isdigit() for line in lines):
+        return None
+    prefix = attachment_hash(*attachment)
+    return tables.find(TABLE, CHAIN, map(int, lines), lambda text: text.startswith(prefix))

@@ -1,0 +1,142 @@
+"""Masquerade by iptables: where it is asked for, and to clean up after the reference plugins."""
+
+from __future__ import annotations
+
+from cni_plugins.attach.programs import ProgramErrors
+from cni_plugins.kernel import iptables, nft
+from cni_plugins.kernel.programs import ProgramFailed
+from cni_plugins.rules.masquerade import (
+    IPTABLES_ENTRANCE,
+    IPTABLES_TABLE,
+    iptables_addition,
+    iptables_chain,
+    iptables_chains,
+    iptables_removal,
+    iptables_rules,
+)
+from cni_plugins.spec.errors import CheckFailedError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from cni_plugins.address import Prefix
+
+_TABLES = {4: nft.Table(nft.IPV4, IPTABLES_TABLE), 6: nft.Table(nft.IPV6, IPTABLES_TABLE)}
+"""The tables by which iptables-nft keeps its rules."""
+
+
+def add(network: str, container_id: str, addresses: Sequence[Prefix]) -> None:
+    """Make a container's chain and what enters it.
+
+    Raises:
+        ProgramError: iptables failed.
+    """
+    for family, members in _by_family(addresses):
+        rules = iptables_rules(network, container_id, members)
+        chain = iptables_chain(network, container_id)
+        with ProgramErrors():
+            try:
+                iptables.restore(family, IPTABLES_TABLE, [f"-N {chain}", *[f"-A {rule}" for rule in rules]])
+            except ProgramFailed:
+                # Most likely the chain is there, for the container's other interface. If not, it fails again.
+                with iptables.lock():
+                    there = set(iptables.rules(family, IPTABLES_TABLE))
+                    lines = [] if f"-N {chain}" in there else [f"-N {chain}"]
+                    missing = [rule for rule in rules if f"-A {rule}" not in there]
+                    iptables.restore(family, IPTABLES_TABLE, [*lines, *iptables_addition(missing)])
+
+
+def traces(tables: nft.Nft, network: str, container_id: str, *, legacy: bool) -> list[int]:
+    """Return the families in which iptables may have rules of a container, without running a program.
+
+    Args:
+        tables: the conversation with nf_tables.
+        network: the network.
+        container_id: the container.
+        legacy: whether the older kernel interface counts, of which it is only known that it is in use.
+    """
+    chain = iptables_chain(network, container_id)
+    return [
+        family
+        for family, table in _TABLES.items()
+        if tables.chain_use(table, chain) is not None
+        or (legacy and iptables.legacy_in_use(family, IPTABLES_TABLE))
+    ]
+
+
+def network_traces(tables: nft.Nft, network: str) -> list[int]:
+    """Return the families in which iptables may have rules of a network, without running a program."""
+    marker = f'name: "{network}" id: "'
+    return [
+        family
+        for family, table in _TABLES.items()
+        if iptables.legacy_in_use(family, IPTABLES_TABLE)
+        or any(
+            marker in rule.comment or marker.encode() in rule.expressions
+            for rule in tables.rules(table, IPTABLES_ENTRANCE)
+        )
+    ]
+
+
+def remove(network: str, container_id: str, families: Iterable[int]) -> None:
+    """Remove a container's chain and what enters it, for all its interfaces on the network.
+
+    Args:
+        network: the network.
+        container_id: the container.
+        families: 4, 6, as `traces` found them.
+
+    Raises:
+        ProgramError: iptables failed.
+    """
+    chain = iptables_chain(network, container_id)
+    for family in families:
+        with ProgramErrors(), iptables.lock():
+            entries = iptables.rules(family, IPTABLES_TABLE, IPTABLES_ENTRANCE)
+            iptables.restore(family, IPTABLES_TABLE, iptables_removal(chain, entries))
+
+
+def gc(network: str, spared: Iterable[str], families: Iterable[int]) -> None:
+    """Remove the chains of a network's containers and what enters them, except some.
+
+    Args:
+        network: the network.
+        spared: ids of containers that stay.
+        families: 4, 6, as `network_traces` found them.
+
+    Raises:
+        ProgramError: iptables failed.
+    """
+    kept = {iptables_chain(network, container_id) for container_id in spared}
+    for family in families:
+        with ProgramErrors(), iptables.lock():
+            entries = iptables.rules(family, IPTABLES_TABLE, IPTABLES_ENTRANCE)
+            gone = sorted(iptables_chains(network, entries) - kept)
+            lines = [line for chain in gone for line in iptables_removal(chain, entries)]
+            if lines:
+                iptables.restore(family, IPTABLES_TABLE, lines)
+
+
+def check(network: str, container_id: str, addresses: Sequence[Prefix]) -> None:
+    """Compare the rules that are there with those that `add` makes.
+
+    Raises:
+        CheckFailedError: one is missing; the message quotes it.
+        ProgramError: iptables is not installed.
+    """
+    for family, members in _by_family(addresses):
+        rules = iptables_rules(network, container_id, members)
+        with ProgramErrors():
+            if iptables.holds(family, IPTABLES_TABLE, rules):
+                continue
+            for rule in rules:
+                if not iptables.holds(family, IPTABLES_TABLE, [rule]):
+                    raise CheckFailedError(f"the iptables rule is missing in table {IPTABLES_TABLE}: {rule}")
+
+
+def _by_family(addresses: Sequence[Prefix]) -> Iterator[tuple[int, list[Prefix]]]:
+    for family in (4, 6):
+        members = [address for address in addresses if address.version == family]
+        if members:
+            yield family, members

@@ -1,0 +1,141 @@
+"""The check of what source MAC address a container's frames have (`macspoofchk`)."""
+
+from __future__ import annotations
+
+from cni_plugins.kernel import notes
+from cni_plugins.kernel.link import parse_mac
+from cni_plugins.kernel.nft import MAX_COMMENT, Batch, Chain, Nft
+from cni_plugins.kernel.nftexpr import compared, interface
+from cni_plugins.rules.spoofcheck import (
+    ENTRANCE,
+    TABLE,
+    chain,
+    comment,
+    entrance_rule,
+    mac_chain,
+    own_rules,
+)
+from cni_plugins.spec.errors import CheckFailedError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cni_plugins.kernel.nft import FoundRule
+    from cni_plugins.spec.request import Request
+
+    Attachment = tuple[str, str, str]
+
+_KIND = "spoofcheck"
+
+
+def add(request: Request, port: str, mac: str) -> None:
+    """Drop what comes in by a bridge port with another source address than the container's.
+
+    Args:
+        request: the ADD.
+        port: the host's end of the container's link.
+        mac: the address of the container's interface.
+
+    Raises:
+        OSError: the kernel refused the rules.
+    """
+    attachment = request.network, request.container_id, request.ifname
+    address = parse_mac(mac)
+    with Nft() as tables:
+        handles = tables.change(lambda: _addition(tables, attachment, port, address))
+    notes.write(_KIND, attachment, [str(handle) for handle in handles[-1:]])
+
+
+def remove(request: Request) -> None:
+    """Remove an attachment's chains and what enters them; nothing there is no error.
+
+    The table and its base chain stay, since others use them too.
+
+    Raises:
+        OSError: the kernel refused.
+    """
+    _remove((request.network, request.container_id, request.ifname))
+
+
+def check(request: Request, port: str, mac: str) -> None:
+    """Compare the kernel's rules with those that `add` makes.
+
+    Raises:
+        CheckFailedError: one is missing.
+        OSError: the kernel refused to say.
+    """
+    attachment = request.network, request.container_id, request.ifname
+    address = parse_mac(mac)
+    checks = mac_chain(*attachment[1:])
+    with Nft() as tables:
+        entrances = _entrances(tables, attachment)
+        jumps = tables.rules(TABLE, chain(*attachment[1:]))
+        rules = tables.rules(TABLE, checks)
+    if not any(interface(port) in compared(rule.expressions) for rule in entrances) or not jumps:
+        raise CheckFailedError(f"frames from {port} are not checked: its rule in {ENTRANCE.name} is missing")
+    if len(rules) != 2 or compared(rules[0].expressions) != [address]:  # one passes, one drops
+        raise CheckFailedError(f"the nftables chain {checks} does not let just {mac} pass")
+
+
+def gc(request: Request, valid: set[tuple[str, str]]) -> None:
+    """Remove the chains of the network's attachments, except some.
+
+    Chains do not name their network, so that only attachments made by this suite are known to be of it.
+
+    Args:
+        request: the GC.
+        valid: the container ids and interface names of attachments that stay.
+
+    Raises:
+        OSError: the kernel refused.
+    """
+    for attachment in notes.attachments(_KIND):
+        if attachment[0] == request.network and attachment[1:] not in valid:
+            _remove(attachment)
+
+
+def _remove(attachment: Attachment) -> None:
+    with Nft() as tables:
+        tables.change(lambda: _removal(tables, attachment))
+    notes.remove(_KIND, attachment)
+
+
+def _addition(tables: Nft, attachment: Attachment, port: str, mac: bytes) -> Batch:
+    batch = Batch()
+    batch.add_table(TABLE)
+    batch.add_chain(TABLE, ENTRANCE)
+    for name in (chain(*attachment[1:]), mac_chain(*attachment[1:])):
+        batch.add_chain(TABLE, Chain(name))
+        batch.flush_chain(TABLE, name)
+    for each in _noted(tables, attachment) or []:
+        batch.delete_rule(TABLE, ENTRANCE.name, each.handle)
+    for rule in own_rules(*attachment[1:], mac):
+        batch.add_rule(TABLE, rule)
+    batch.add_rule(TABLE, entrance_rule(*attachment[1:], port))
+    return batch
+
+
+def _removal(tables: Nft, attachment: Attachment) -> Batch:
+    batch = Batch()
+    for each in _entrances(tables, attachment):
+        batch.delete_rule(TABLE, ENTRANCE.name, each.handle)
+    for name in (chain(*attachment[1:]), mac_chain(*attachment[1:])):
+        if tables.chain_use(TABLE, name) is not None:
+            batch.delete_chain(TABLE, name)
+    return batch
+
+
+def _entrances(tables: Nft, attachment: Attachment) -> list[FoundRule]:
+    """Return the rules that send frames to the attachment's chain: the one noted, or those found."""
+    noted = _noted(tables, attachment)
+    if noted is not None:
+        return noted
+    text = comment(*attachment[1:])[:MAX_COMMENT]
+    return [each for each in tables.rules(TABLE, ENTRANCE.name) if each.comment == text]
+
+
+def _noted(tables: Nft, attachment: Attachment) -> list[FoundRule] | None:
+    lines = notes.read(_KIND, attachment)
+    if not lines or not all(line.isascii() and line.isdigit() for line in lines):
+        return None
+    text = comment(*attachment[1:])[:MAX_COMMENT]
+    return tables.find(TABLE, ENTRANCE.name, map(int, lines), lambda found: found == text)

@@ -1,0 +1,240 @@
+"""The command `cnictl`: runs and lints network lists by hand.
+
+It takes cnitool's arguments and variables, so what is written about that command holds for this one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from cni_plugins import VERSION
+from cni_plugins.spec.codec import decode, encode_pretty
+from cni_plugins.spec.errors import CNIError, InvalidEnvironmentError
+from cni_plugins.spec.result import VERSIONS
+from conflist.cache import DEFAULT_FOLDER as CACHE_FOLDER
+from conflist.cache import Attachment, Cache
+from conflist.invoke import PluginError
+from conflist.load import DEFAULT_FOLDER as CONFIG_FOLDER
+from conflist.load import iterate_networks, load_network
+from conflist.run import CollectedError, Runner
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any
+
+DEFAULT_PATH = "/opt/cni/bin"
+_ENVIRONMENT = f"""\
+environment:
+  NETCONFPATH   folder of the network lists (default {CONFIG_FOLDER})
+  CNI_PATH      folders of the plugins, joined by : (default {DEFAULT_PATH})
+  CNI_IFNAME    interface name in the container (default eth0)
+  CNI_ARGS      arguments for plugins: KEY=VALUE;KEY=VALUE
+  CAP_ARGS      capabilities as a JSON object: {{"portMappings": [...]}}
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit status."""
+    arguments = _parser().parse_args(argv)
+    try:
+        status: int = arguments.run(arguments)
+        sys.stdout.flush()
+    except CNIError as error:
+        _complain(arguments, error)
+    except BrokenPipeError:
+        # Whoever read our output has enough; a second complaint at exit helps nobody.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"cnictl: {place}{error.strerror}", file=sys.stderr)
+    else:
+        return status
+    return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="cnictl",
+        description="Run and check CNI network configuration lists.",
+        epilog=_ENVIRONMENT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--version", action="version", version=f"cnictl {VERSION} (CNI {', '.join(VERSIONS)})"
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for name, run, text in (
+        ("add", _add, "attach a namespace to a network and print the result"),
+        ("check", _check, "compare an attachment with what was made"),
+        ("del", _delete, "detach a namespace from a network"),
+        ("gc", _gc, "remove all attachments of a network, but those of --valid"),
+        ("status", _status, "ask whether a network is ready for attachments"),
+    ):
+        command = _command(commands, name, run, text)
+        command.add_argument("net", metavar="NET", help="the network's name")
+        attaches = name in ("add", "check", "del")
+        command.add_argument(
+            "netns", metavar="NETNS", nargs=None if attaches else "?", help="path of the network namespace"
+        )
+        command.add_argument("-i", "--ifname", help="interface name in the container (CNI_IFNAME)")
+        command.add_argument("--cache-dir", default=CACHE_FOLDER, help="default: %(default)s")
+        command.add_argument("--timeout", type=float, help="seconds that one plugin may take")
+        if attaches:
+            command.add_argument("--container-id", help="default: cnitool- and a hash of NETNS")
+        if name == "gc":
+            command.add_argument(
+                "--valid",
+                action="append",
+                default=[],
+                metavar="CONTAINER-ID/IFNAME",
+                help="an attachment to keep; can be given several times",
+            )
+    command = _command(commands, "lint", _lint, "explain every mistake in network lists")
+    command.add_argument("files", metavar="FILE", nargs="*", help="default: the folder NETCONFPATH")
+    command.add_argument("--json", action="store_true", help="print the findings as JSON")
+    _command(commands, "list", _list, "print the networks of the folder NETCONFPATH")
+    command = _command(commands, "schema", _schema, "print the JSON Schema of a list, or of one plugin")
+    command.add_argument("type", metavar="TYPE", nargs="?", default="", help="a plugin, as bridge")
+    return parser
+
+
+def _command(commands: Any, name: str, run: Any, text: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text.capitalize())
+    parser.set_defaults(run=run, command=name)
+    return parser
+
+
+def _add(arguments: argparse.Namespace) -> int:
+    network = load_network(_config_folder(), arguments.net)
+    result = _runner(arguments).add(network, _attachment(arguments))
+    print(encode_pretty(result).decode())
+    return 0
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    network = load_network(_config_folder(), arguments.net)
+    _runner(arguments).check(network, _attachment(arguments))
+    return 0
+
+
+def _delete(arguments: argparse.Namespace) -> int:
+    network = load_network(_config_folder(), arguments.net)
+    _runner(arguments).delete(network, _attachment(arguments))
+    return 0
+
+
+def _gc(arguments: argparse.Namespace) -> int:
+    valid = []
+    for item in arguments.valid:
+        container_id, slash, ifname = item.partition("/")
+        if not (container_id and slash and ifname):
+            raise InvalidEnvironmentError(f"--valid {item!r}: write CONTAINER-ID/IFNAME")
+        valid.append((container_id, ifname))
+    _runner(arguments).gc(load_network(_config_folder(), arguments.net), valid)
+    return 0
+
+
+def _status(arguments: argparse.Namespace) -> int:
+    _runner(arguments).status(load_network(_config_folder(), arguments.net))
+    return 0
+
+
+def _list(_arguments: argparse.Namespace) -> int:
+    rows = [("NETWORK", "VERSION", "PLUGINS", "FILE")]
+    for network in iterate_networks(_config_folder()):
+        plugins = ",".join(plugin["type"] for plugin in network.plugins)
+        rows.append((network.name, network.version, plugins, network.path))
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row[:3], widths, strict=True)]
+        print("  ".join([*cells, row[3]]))
+    return 0
+
+
+def _lint(arguments: argparse.Namespace) -> int:
+    # These bring in pydantic, which the other commands need not wait for.
+    from conflist import findings  # noqa: PLC0415
+    from conflist.lint import expand, lint  # noqa: PLC0415
+
+    files = expand(arguments.files or [_config_folder()])
+    found = lint(files, _plugin_path())
+    if arguments.json:
+        print(encode_pretty(findings.to_json(found)).decode())
+    else:
+        colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+        print(findings.to_text(found, len(files), colour=colour))
+    return int(any(finding.severity == findings.ERROR for finding in found))
+
+
+def _schema(arguments: argparse.Namespace) -> int:
+    from conflist import models  # noqa: PLC0415 (it brings in pydantic)
+
+    try:
+        schema = models.schema(arguments.type)
+    except KeyError:
+        known = ", ".join(sorted((*models.PLUGINS, *models.IPAM)))
+        raise CNIError(f"there is no schema of {arguments.type!r}", f"known are: {known}") from None
+    print(encode_pretty(schema).decode())
+    return 0
+
+
+def _runner(arguments: argparse.Namespace) -> Runner:
+    cache = Cache(arguments.cache_dir)
+    return Runner(_plugin_path(), cache, timeout=arguments.timeout, forward_stderr=True)
+
+
+def _attachment(arguments: argparse.Namespace) -> Attachment:
+    """Make the attachment that arguments and environment ask for, named as cnitool names it."""
+    from _sha512 import sha512  # type: ignore[import-not-found] # noqa: PLC0415 (hashlib brings in OpenSSL)
+
+    netns = os.path.abspath(arguments.netns)
+    container_id = arguments.container_id or f"cnitool-{sha512(os.fsencode(netns)).digest()[:10].hex()}"
+    ifname = arguments.ifname or os.environ.get("CNI_IFNAME") or "eth0"
+    given = os.environ.get("CAP_ARGS", "")
+    capabilities = decode(os.fsencode(given), "CAP_ARGS") if given else {}
+    if not isinstance(capabilities, dict):
+        raise InvalidEnvironmentError("CAP_ARGS must be a JSON object", 'as in {"portMappings": [...]}')
+    return Attachment(container_id, ifname, netns, cni_args(os.environ.get("CNI_ARGS", "")), capabilities)
+
+
+def cni_args(text: str) -> list[tuple[str, str]]:
+    """Read CNI_ARGS.
+
+    Raises:
+        InvalidEnvironmentError: a pair has no key or no value.
+    """
+    pairs = []
+    for pair in filter(None, text.split(";")):
+        key, _equals, value = pair.partition("=")
+        if not key or not value:
+            raise InvalidEnvironmentError(
+                f"invalid CNI_ARGS pair {pair!r}", "pairs are KEY=VALUE, joined by ;"
+            )
+        pairs.append((key, value))
+    return pairs
+
+
+def _config_folder() -> str:
+    return os.environ.get("NETCONFPATH") or CONFIG_FOLDER
+
+
+def _plugin_path() -> list[str]:
+    return [folder for folder in (os.environ.get("CNI_PATH") or DEFAULT_PATH).split(":") if folder]
+
+
+def _complain(arguments: argparse.Namespace, error: CNIError) -> None:
+    """Say what failed, as a person reads it."""
+    about = f"{arguments.command} {arguments.net}" if hasattr(arguments, "net") else arguments.command
+    for part in error.errors if isinstance(error, CollectedError) else [error]:
+        print(f"cnictl: {about}: {part}", file=sys.stderr)
+        details = getattr(part, "details", "")
+        if details:
+            print(f"    {details}", file=sys.stderr)
+        if isinstance(part, PluginError):
+            print(f"    code {part.code}", file=sys.stderr)
+    if arguments.command == "add" and isinstance(error, PluginError) and error.position:
+        again = f"cnictl del {arguments.net} {arguments.netns}"
+        print(f"    What other plugins made before is still there: {again} removes it.", file=sys.stderr)
