@@ -14,6 +14,7 @@ import subprocess
 import sys
 import sysconfig
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
@@ -27,12 +28,15 @@ GLIBC_FLOOR = (2, 36)  # Debian 12: what its libpython and the C library's heade
 MAX_BYTES = 30 << 20
 
 
-def run(*argv: str | Path, **kwargs: object) -> str:
+def run(*argv: str | Path, **kwargs: Any) -> str:
     """Run a program; show its output only when it fails."""
-    done = subprocess.run([str(arg) for arg in argv], capture_output=True, text=True, check=False, **kwargs)  # type: ignore[call-overload]
+    command = [str(arg) for arg in argv]
+    done: subprocess.CompletedProcess[str] = subprocess.run(
+        command, capture_output=True, text=True, check=False, **kwargs
+    )
     if done.returncode:
-        sys.exit(f"{' '.join(map(str, argv))} failed:\n{done.stdout}{done.stderr}")
-    return str(done.stdout)
+        sys.exit(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
+    return done.stdout
 
 
 def launcher(work: Path, runtime: Path) -> None:

@@ -6,8 +6,8 @@
     <bindir>/.cni-runtime/replaced/bridge                what had the name before the first installation
 
 Every change is one rename(2): a pod that is made during an upgrade gets the old bundle or the new one, whole.
-A plugin that runs finds its libraries by its own real path, so the folder it came from stays until the upgrade
-after the next. Only the standard library is used: this runs before anything is installed.
+A plugin that runs finds its libraries by its own real path, so the folder it came from stays until the
+upgrade after the next. Only the standard library is used: this runs before anything is installed.
 """
 
 from __future__ import annotations

@@ -43,7 +43,10 @@ def main(executable: str = "/proc/self/exe") -> None:
         executable: the file that all plugin names lead to.
     """
     name = sys.argv[0].rpartition("/")[2]
-    plugin = lookup(name)
+    try:
+        plugin = lookup(name)
+    except Exception as error:  # noqa: BLE001 (a bundle with a part missing must say so in the protocol's words)
+        posix._exit(skel.fail(error))  # noqa: SLF001
     if plugin is None:
         skel.warn(f"{name}: no plugin of that name; call this program as one of: {', '.join(MODULES)}")
         posix._exit(2)  # noqa: SLF001

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import subprocess
 import sys
 import time
@@ -13,7 +14,7 @@ import pytest
 from cni_plugins.address import Prefix
 from cni_plugins.attach import masquerade
 from cni_plugins.kernel import notes
-from cni_plugins.rules.masquerade import attachment_hash, comment
+from cni_plugins.rules.masquerade import attachment_hash, comment, iptables_chain
 from cni_plugins.spec.errors import CheckFailedError, InvalidConfigError
 from cni_plugins.spec.request import Request
 from integration.suite import ROOT
@@ -304,59 +305,67 @@ with socket.socket(socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET, so
     return seen
 
 
+@pytest.fixture(params=["nft", "legacy"])
+def iptables_node(node: Node, request: pytest.FixtureRequest) -> Node:
+    """A machine whose iptables is the one over nf_tables, or the older one."""
+    if request.param == "legacy":
+        node.run(["mount", "--bind", "/usr/sbin/xtables-legacy-multi", "/usr/sbin/xtables-nft-multi"])
+        if node.run(["iptables", "-t", "nat", "-S"], check=False).returncode != 0:
+            pytest.skip("the kernel has no ip_tables")
+    return node
+
+
 def iptables(node: Node, program: str = "iptables") -> list[str]:
     return node.run([program, "-t", "nat", "-S"]).stdout.decode().splitlines()
 
 
-def test_iptables_rules_are_the_references(node: Node) -> None:
+def test_iptables_rules_are_the_references(iptables_node: Node) -> None:
     second = Prefix.parse("10.78.0.5/24")
-    add(node, ADDRESSES[0], second, ADDRESSES[1], backend="iptables")
+    add(iptables_node, ADDRESSES[0], second, ADDRESSES[1], backend="iptables")
     said = '-m comment --comment "name: \\"net\\" id: \\"c1\\""'
-    chain = "CNI-c1d3f3be8d2cfa7bca4bfd0c"
-    chain = next(line.split()[1] for line in iptables(node) if line.startswith("-N CNI-"))
-    assert len(chain) == 28
-    assert iptables(node)[-5:] == [
+    chain = iptables_chain("net", "c1")
+    assert iptables(iptables_node)[-5:] == [
         f"-A POSTROUTING -s 10.77.0.5/32 {said} -j {chain}",
         f"-A POSTROUTING -s 10.78.0.5/32 {said} -j {chain}",
         f"-A {chain} -d 10.77.0.0/24 {said} -j ACCEPT",
         f"-A {chain} -d 10.78.0.0/24 {said} -j ACCEPT",
         f"-A {chain} ! -d 224.0.0.0/4 {said} -j MASQUERADE",
     ]
-    assert iptables(node, "ip6tables")[-3:] == [
+    assert iptables(iptables_node, "ip6tables")[-3:] == [
         f"-A POSTROUTING -s fd77::5/128 {said} -j {chain}",
         f"-A {chain} -d fd77::/64 {said} -j ACCEPT",
         f"-A {chain} ! -d ff00::/8 {said} -j MASQUERADE",
     ]
-    with node.entered():
+    with iptables_node.entered():
         masquerade.check(request("CHECK"), [*ADDRESSES, second], "iptables")
-    node.run(["iptables", "-t", "nat", "-D", chain, "3"])
-    with node.entered(), pytest.raises(CheckFailedError, match="MASQUERADE"):
+    iptables_node.run(["iptables", "-t", "nat", "-D", chain, "3"])
+    with iptables_node.entered(), pytest.raises(CheckFailedError, match="MASQUERADE"):
         masquerade.check(request("CHECK"), [*ADDRESSES, second], "iptables")
-    remove(node)
-    assert not any("CNI-" in line for line in iptables(node) + iptables(node, "ip6tables"))
-    remove(node)
+    remove(iptables_node)
+    assert not any("CNI-" in line for line in iptables(iptables_node) + iptables(iptables_node, "ip6tables"))
+    remove(iptables_node)
 
 
-def test_iptables_serves_a_containers_second_interface_and_a_repetition(node: Node) -> None:
+def test_iptables_serves_a_containers_second_interface_and_a_repetition(iptables_node: Node) -> None:
     second = Prefix.parse("10.78.0.5/24")
     for _time in range(2):
-        add(node, ADDRESSES[0], backend="iptables")
-        add(node, second, ifname="eth1", backend="iptables")
-    targets = [line.rpartition(" ")[2] for line in iptables(node) if line.startswith("-A CNI-")]
+        add(iptables_node, ADDRESSES[0], backend="iptables")
+        add(iptables_node, second, ifname="eth1", backend="iptables")
+    targets = [line.rpartition(" ")[2] for line in iptables(iptables_node) if line.startswith("-A CNI-")]
     assert targets == ["ACCEPT", "ACCEPT", "MASQUERADE"]
-    with node.entered():
+    with iptables_node.entered():
         masquerade.check(request("CHECK"), [ADDRESSES[0], second], "iptables")
 
 
-def test_gc_of_iptables_spares_the_valid_and_other_networks(node: Node) -> None:
+def test_gc_of_iptables_spares_the_valid_and_other_networks(iptables_node: Node) -> None:
     for container in ("c1", "c2"):
-        add(node, ADDRESSES[0], backend="iptables", container=container)
-    add(node, ADDRESSES[0], backend="iptables", network="other")
-    with node.entered():
+        add(iptables_node, ADDRESSES[0], backend="iptables", container=container)
+    add(iptables_node, ADDRESSES[0], backend="iptables", network="other")
+    with iptables_node.entered():
         masquerade.gc(request("GC"), {("c2", "eth0")})
-    left = [line for line in iptables(node) if line.startswith("-A POSTROUTING")]
+    left = [line for line in iptables(iptables_node) if line.startswith("-A POSTROUTING")]
     assert [(("c2" in line), ("other" in line)) for line in left] == [(True, False), (False, True)]
-    assert sum(line.startswith("-N CNI-") for line in iptables(node)) == 2
+    assert sum(line.startswith("-N CNI-") for line in iptables(iptables_node)) == 2
 
 
 @pytest.mark.peer
@@ -381,10 +390,12 @@ def test_a_call_costs_little_and_starts_no_program(node: Node) -> None:
     with node.entered():
         asked, deleted = request("ADD"), request("DEL")
         times = []
+        children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_minflt
         for _time in range(20):
             start = time.process_time()
             masquerade.add(asked, ADDRESSES, None)
             masquerade.remove(deleted)
             times.append(time.process_time() - start)
+        assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_minflt == children
     assert min(times) < 0.005, times
     assert attachment_hash("net", "c1", "eth0") not in node.ruleset()

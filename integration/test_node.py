@@ -51,7 +51,7 @@ node = Node()
 node.netns("c1")
 sleepers = [node.popen(["sleep", "1000"]), node.popen(["sleep", "1000"], "c1"),
             node.popen(["ip", "netns", "exec", "c1", "sleep", "1000"])]
-node.run(["sh", "-c", "setsid sleep 1000 >/dev/null & echo $! >/run/daemon"])
+node.run(["sh", "-c", "setsid sleep 1000 >/dev/null 2>&1 & echo $! >/run/daemon"])
 with open(node.path("/run/daemon")) as file:
     print(node.pid, file.read(), *[sleeper.pid for sleeper in sleepers], flush=True)
 sys.stdin.read()

@@ -68,7 +68,7 @@ def test_a_list_can_have_all_its_plugins_in_the_folder(tmp_path: Path) -> None:
 
 def test_no_plugins_at_all(tmp_path: Path) -> None:
     write(tmp_path / "1.conflist", {"cniVersion": "1.0.0", "name": "net"})
-    with pytest.raises(InvalidConfigError, match="1.conflist: no plugin configuration found"):
+    with pytest.raises(InvalidConfigError, match=r"1\.conflist: no plugin configuration found"):
         load_network(str(tmp_path), "net")
 
 
@@ -92,7 +92,7 @@ def test_not_found_says_what_is_there(tmp_path: Path) -> None:
 def test_a_broken_file_on_the_way_is_named(tmp_path: Path) -> None:
     write(tmp_path / "1.conflist", "{")
     write(tmp_path / "2.conflist", network("net", "x"))
-    with pytest.raises(DecodeError, match="1.conflist"):
+    with pytest.raises(DecodeError, match=r"1\.conflist"):
         load_network(str(tmp_path), "net")
 
 

@@ -29,11 +29,10 @@ def test_both_write_the_same_bytes(tmp_path: Path) -> None:
     trees = []
     for which in ("ours", "theirs"):
         conf = config(tmp_path / which, DUAL, cniVersion="1.0.0")
-        results: list[Any] = []
-        for container in ("c1", "c2"):
-            results.append(
-                call("ADD", conf, container) if which == "ours" else peer("ADD", conf, container)[1]
-            )
+        results: list[dict[str, Any]] = [
+            call("ADD", conf, container) if which == "ours" else peer("ADD", conf, container)[1]
+            for container in ("c1", "c2")
+        ]
         call("DEL", conf) if which == "ours" else peer("DEL", conf)
         folder = tmp_path / which / "net"
         # The reference always has the key dns, empty or not.

@@ -24,6 +24,7 @@ def one(subnet: str, start: str = "", end: str = "", gateway: str = "") -> Any:
 @st.composite
 def subnets(draw: st.DrawFn) -> tuple[Any, int]:
     """Draw a network of ipaddress and the offset of one of its addresses."""
+    kind: type[ipaddress.IPv4Network | ipaddress.IPv6Network]
     if draw(st.booleans()):
         raw, length, kind = draw(st.integers(0, 2**32 - 1)), draw(st.integers(4, 30)), ipaddress.IPv4Network
     else:

@@ -44,6 +44,7 @@ _NLMSGERR_ATTR_MSG = 1
 _HEADER = Struct("=IHHII")
 _ATTR = Struct("=HH")
 _ERRNO = Struct("=i")
+_FDS = Struct("=ii")
 _EINTR = 4
 _EBADMSG = 74
 _BUFFER = 1 << 17
@@ -128,9 +129,10 @@ class Reply:
 class Netlink:
     """A netlink socket of the namespace the thread is in when it is made; a context manager closes it."""
 
-    __slots__ = ("_sequence", "_socket")
+    __slots__ = ("_family", "_sequence", "_socket")
 
     def __init__(self, family: int = NETLINK_ROUTE) -> None:
+        self._family = family
         self._socket = _socket.socket(_socket.AF_NETLINK, _socket.SOCK_RAW | _socket.SOCK_CLOEXEC, family)
         # The kernel's own words come with a refusal; the request itself need not come back.
         self._socket.setsockopt(_SOL_NETLINK, _NETLINK_EXT_ACK, 1)
@@ -141,13 +143,15 @@ class Netlink:
 
     def close(self) -> None:
         """Close the socket."""
+        if self._family == NETLINK_NETFILTER:
+            _leave_to_kernel(self._socket)
         self._socket.close()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_exc: object) -> None:
-        self._socket.close()
+        self.close()
 
     def request(self, kind: int, flags: int, body: bytes) -> list[Reply]:
         """Send one request and return the replies up to its acknowledgement.
@@ -247,6 +251,26 @@ class Netlink:
                 raise OSError(_EBADMSG, "the kernel's reply is cut off")
             yield sequence, Reply(kind, flags, data[offset + 16 : offset + length])
             offset += (length + 3) & ~3
+
+
+def _leave_to_kernel(netfilter: _socket.socket) -> None:
+    """Keep a socket alive past its closing, until the kernel collects it: some milliseconds later.
+
+    The last close of an nfnetlink socket waits for a grace period, 10 to 30 ms, while rules are on their way out,
+    whoever deleted them (nft_rcv_nl_event in the kernel, which looks for tables that the socket owns). Here the
+    last one who holds it is a socket pair that only holds itself (unix(7), SCM_RIGHTS), which the kernel finds in
+    a worker of its own, from 6.10 on; before, it does that in our close, and nothing is gained or lost.
+    """
+    one, other = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC)
+    try:
+        held = _FDS.pack(netfilter.fileno(), other.fileno())
+        one.sendmsg([b"\0"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, held)])
+    except OSError:
+        return  # too many are held already; then the close waits
+    finally:
+        netfilter.close()
+        other.close()
+        one.close()  # the last: this is what makes the kernel look
 
 
 def _refusal(reply: Reply) -> OSError | None:

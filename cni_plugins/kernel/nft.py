@@ -233,7 +233,7 @@ class Nft:
         return self
 
     def __exit__(self, *_exc: object) -> None:
-        self._netlink.close()
+        self.close()
 
     def chain_use(self, table: Table, chain: str) -> int | None:
         """Return how many rules a chain has plus how many enter it; None when there is no such chain.

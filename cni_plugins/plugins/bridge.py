@@ -9,20 +9,25 @@ from __future__ import annotations
 
 import posix
 
-from cni_plugins.attach import configure, gateway, ipam, masquerade, spoofcheck, verify
+from cni_plugins.attach import configure, gateway, ipam, verify
 from cni_plugins.attach.undo import Teardown, Undo
 from cni_plugins.kernel import link, sysctl
 from cni_plugins.kernel.netlink import Netlink
 from cni_plugins.kernel.netns import Namespace
+from cni_plugins.lazy import Lazy
 from cni_plugins.spec.errors import CheckFailedError, ConflictError, InvalidConfigError
 from cni_plugins.spec.plugin import Plugin
 from cni_plugins.spec.result import Interface, Result
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from cni_plugins.attach import masquerade, spoofcheck
     from cni_plugins.config.bridge import BridgeConf
     from cni_plugins.kernel.link import Link
     from cni_plugins.spec.request import Request
+else:
+    masquerade = Lazy("cni_plugins.attach.masquerade")
+    spoofcheck = Lazy("cni_plugins.attach.spoofcheck")
 
 _EEXIST = 17
 _NAME_TRIES = 10
@@ -33,7 +38,8 @@ def add(request: Request) -> Result:
     """Make the pair, get addresses, configure both ends."""
     conf: BridgeConf = request.conf
     mac, trunk = _validate(request)
-    with Undo() as undo, Namespace(request.netns) as netns, Netlink() as host:
+    # Undoing comes before closing what it needs.
+    with Namespace(request.netns) as netns, Netlink() as host, Undo() as undo:
         bridge = _ensure_bridge(host, conf)
         with netns.entered():
             inside = Netlink()

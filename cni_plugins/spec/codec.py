@@ -58,7 +58,7 @@ def decode(data: bytes, what: str) -> Any:
     if not text:
         raise DecodeError(f"{what} is empty", "the caller sent nothing on standard input")
     try:
-        value, end = _scan(text, 0)
+        value, end = _scan_whole(text)
     except StopIteration as stop:
         raise DecodeError(f"{what} is not JSON: no value at character {stop.value}") from None
     except RecursionError:
@@ -68,6 +68,15 @@ def decode(data: bytes, what: str) -> Any:
     if end != len(text):
         raise DecodeError(f"{what} is not JSON: extra data at character {end}")
     return value
+
+
+def _scan_whole(text: str) -> tuple[Any, int]:
+    try:
+        return _scan(text, 0)
+    except SystemError:
+        # The scanner takes the class of its errors from json.decoder if that is loaded, and else has none.
+        __import__("json.decoder")
+        return _scan(text, 0)
 
 
 def encode(value: Any) -> bytes:

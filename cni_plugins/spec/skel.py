@@ -7,7 +7,6 @@ becomes a CNI error.
 from __future__ import annotations
 
 import posix
-import sys
 
 from cni_plugins import VERSION
 from cni_plugins.spec.codec import MAX_BYTES, decode, encode_pretty
@@ -43,13 +42,21 @@ def main(plugin: Plugin, env: Mapping[str, str]) -> int:
             version = version if version in VERSIONS else VERSIONS[-1]
             answer = serve(plugin, env, raw)
             output = encode_pretty(answer) if answer is not None else b""
-        status = 0
     except Exception as error:  # noqa: BLE001 (the runtime must never see a traceback)
-        output, status = encode_pretty(as_cni_error(error).to_json(version)), 1
+        return fail(error, version)
+    return _answer(output, 0)
+
+
+def fail(error: Exception, version: str = VERSIONS[-1]) -> int:
+    """Print the error object of an error; return the exit status."""
+    return _answer(encode_pretty(as_cni_error(error).to_json(version)), 1)
+
+
+def _answer(output: bytes, status: int) -> int:
     try:
         _write(1, output)
     except OSError as error:
-        _write(2, f"{plugin.name}: cannot write the answer: {error.strerror}\n".encode())
+        warn(f"cannot write the answer: {error.strerror}")
         return 1
     return status
 
@@ -154,5 +161,4 @@ def _write(fd: int, data: bytes) -> None:
 
 def warn(text: str) -> None:
     """Say something on standard error, which runtimes write to their log."""
-    sys.stderr.write(text + "\n")
-    sys.stderr.flush()
+    _write(2, f"{text}\n".encode("utf-8", "replace"))
