@@ -81,9 +81,8 @@ def check(target: Path) -> None:
         if VERSIONS[-1] not in answer:
             sys.exit(f"{name} does not answer VERSION: {answer}")
     run(target / "cnictl", "--version", env={})
-    print(
-        f"{target}: {len(MODULES)} plugins and cnictl, {size / (1 << 20):.1f} MiB, glibc >= {glibc[0]}.{glibc[1]}"
-    )
+    needs = f"{size / (1 << 20):.1f} MiB, glibc >= {glibc[0]}.{glibc[1]}"
+    print(f"{target}: {len(MODULES)} plugins and cnictl, {needs}")
 
 
 def main() -> None:

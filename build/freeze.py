@@ -69,9 +69,9 @@ def source_of(name: str) -> Path | None:
     return None
 
 
-def ours(names: list[str]) -> dict[str, tuple[Path, ast.AST]]:
+def ours(names: list[str]) -> dict[str, tuple[Path, ast.Module]]:
     """Return the modules of ours that `names` reach, with their parents."""
-    found: dict[str, tuple[Path, ast.AST]] = {}
+    found: dict[str, tuple[Path, ast.Module]] = {}
     waiting = list(names)
     while waiting:
         name = waiting.pop()
@@ -93,7 +93,7 @@ def ours(names: list[str]) -> dict[str, tuple[Path, ast.AST]]:
     return found
 
 
-def theirs() -> dict[str, tuple[Path, ast.AST]]:
+def theirs() -> dict[str, tuple[Path, ast.Module]]:
     """Return the standard library's modules that the interpreter needs, beyond those it has frozen itself."""
     probe = (
         f"import sys, {', '.join(IMPLICIT)}\n"
