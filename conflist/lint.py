@@ -10,7 +10,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from cni_plugins.spec.errors import InvalidConfigError
-from cni_plugins.spec.request import ATTACHMENTS_KEY, valid_identifier
+from cni_plugins.spec.request import valid_identifier
 from cni_plugins.spec.result import VERSIONS
 from conflist import models, shape
 from conflist.document import Document, SyntaxProblem, line_and_column
@@ -21,8 +21,6 @@ from conflist.overlap import Network, compare
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-_RESERVED = ("prevResult", "runtimeConfig", ATTACHMENTS_KEY)
 
 
 def lint(files: Sequence[str], path: Sequence[str]) -> list[Finding]:
@@ -193,7 +191,7 @@ def _add_plugin(network: Network, spot: Spot, data: dict[str, Any]) -> None:
     else:
         network.entries.append(Entry(spot, data, kind))
     for key in data:
-        if key in _RESERVED or key.startswith("cni.dev/"):
+        if models.reserved(key):
             spot.at(key).error(f"the key {key!r} is the runtime's to write", "remove it", key=True)
     if spot.path and network.name and data.get("name") not in (None, network.name):
         spot.at("name").warning("the plugin's name is replaced by the list's", "remove it", key=True)

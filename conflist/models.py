@@ -41,6 +41,9 @@ IPAM_ONLY = frozenset(("dhcp", "host-local", "static"))
 PROTOCOL_KEYS = ("args", "capabilities", "cniVersion", "dns", "ipam", "name", "type")
 """Keys that any plugin object may have."""
 
+RESERVED = ("prevResult", "runtimeConfig")
+"""Keys of a plugin object that the runtime writes, besides those that start with cni.dev/."""
+
 CONVENTIONAL = (
     "aliases",
     "bandwidth",
@@ -70,6 +73,11 @@ class ListConf(BaseModel):
         False, description="Do not append the plugin objects in the folder that has the network's name."
     )
     plugins: list[dict[str, Any]] = Field([], description="Plugin objects, in the order of ADD.")
+
+
+def reserved(key: str) -> bool:
+    """Tell whether a plugin object's key is the runtime's to write."""
+    return key in RESERVED or key.startswith("cni.dev/")
 
 
 def keys(model: type[BaseModel]) -> dict[str, Any]:

@@ -69,7 +69,7 @@ def check_entry(network: Network, entry: Entry, path: Sequence[str]) -> None:
     model = models.PLUGINS.get(entry.kind)
     conf = shape.check(spot, model or NetConf, data)
     if model is not None:
-        shape.check_keys(spot, model, data, also=_also(spot), skip=_NOT_INTO)
+        shape.check_keys(spot, model, data, also=_also(spot, data), skip=_NOT_INTO)
     if isinstance(conf, NetConf):
         rules.dns(spot.at("dns"), conf.dns)
     _check_ipam(network, entry)
@@ -82,10 +82,10 @@ def check_entry(network: Network, entry: Entry, path: Sequence[str]) -> None:
         _check_flannel(entry, path)
 
 
-def _also(spot: Spot) -> tuple[str, ...]:
-    """Return keys that a plugin object may have besides its model's."""
+def _also(spot: Spot, data: dict[str, Any]) -> tuple[str, ...]:
+    """Return keys that a plugin object may have besides its model's, and those that are errors already."""
     single = () if spot.path else ("cniVersions", "disableCheck", "disableGC")
-    return (*models.PROTOCOL_KEYS, *single)
+    return (*models.PROTOCOL_KEYS, *single, *filter(models.reserved, data))
 
 
 def _check_exists(spot: Spot, kind: str, path: Sequence[str], known: Sequence[str] | frozenset[str]) -> None:

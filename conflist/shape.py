@@ -50,8 +50,6 @@ def check(spot: Spot, model: type[Conf], data: Any) -> Conf | None:
             expected = _EXPECTED.get(problem["type"])
             if expected is not None:
                 where.error(f"{name} must be {expected}, not {_NAMES[type(given)]}", _remedy(expected, given))
-            elif problem["type"] == "missing":
-                where.error(f"{name} is missing")
             elif "ge" in bounds:
                 where.error(f"{name} must be {bounds['ge']} or more, not {given}")
             elif "le" in bounds:

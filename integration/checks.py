@@ -136,19 +136,19 @@ def _is_veth(link: Any) -> bool:
 def outside(node: Node) -> None:
     """Make the namespace `outside`: a host beyond the node's uplink that knows no pod's subnet."""
     node.netns("outside")
-    script = f"""
-        ip link add uplink type veth peer name eth0 netns outside
-        for sysctl in "sysctl" "ip netns exec outside sysctl"; do
-            $sysctl -q net.ipv6.conf.default.accept_dad=0 net.ipv6.conf.all.accept_dad=0
-        done
-        ip address add {UPLINK4}/24 dev uplink
-        ip address add {UPLINK6}/64 dev uplink nodad
-        ip link set uplink up
-        ip netns exec outside ip address add {OUTSIDE4}/24 dev eth0
-        ip netns exec outside ip address add {OUTSIDE6}/64 dev eth0 nodad
-        ip netns exec outside ip link set eth0 up
-    """
-    node.run(["sh", "-ec", script])
+    node.run(["ip", "link", "add", "uplink", "type", "veth", "peer", "name", "eth0", "netns", "outside"])
+    ends = (("uplink", "", UPLINK4, UPLINK6, "fe80::1"), ("eth0", "outside", OUTSIDE4, OUTSIDE6, "fe80::2"))
+    for name, netns, v4, v6, local in ends:
+        # Neighbours of forwarded packets are asked for from the link-local address. One of the kernel's own
+        # making could not be used for a second.
+        script = f"""
+            ip link set {name} addrgenmode none
+            ip address add {v4}/24 dev {name}
+            ip address add {v6}/64 dev {name} nodad
+            ip address add {local}/64 dev {name} nodad
+            ip link set {name} up
+        """
+        node.run(["sh", "-ec", script], netns=netns)
 
 
 def ping(node: Node, netns: str, target: str, *options: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -116,6 +116,31 @@ def test_what_the_reference_made_is_removed(node: Node) -> None:
         spoofcheck.check(request("CHECK"), "pod", MAC)
     remove(node)
     assert node.ruleset() == EMPTY
+
+
+@pytest.mark.peer
+def test_either_removes_what_the_other_made(peer_node: Node) -> None:
+    peer_node.netns("c1")
+    conf: dict[str, Any] = {
+        "cniVersion": "1.0.0",
+        "name": "net",
+        "bridge": "br0",
+        "macspoofchk": True,
+        "ipam": {},
+    }
+    result = peer_node.add("bridge", conf, netns="c1")
+    port, mac = result["interfaces"][1]["name"], result["interfaces"][2]["mac"]
+    theirs = peer_node.ruleset()
+    with peer_node.entered():
+        spoofcheck.check(request("CHECK"), port, mac)
+    remove(peer_node)
+    assert peer_node.ruleset() == EMPTY
+    with peer_node.entered():
+        spoofcheck.add(request("ADD"), port, mac)
+    assert peer_node.ruleset() == theirs
+    peer_node.delete("bridge", conf, netns="c1")
+    assert peer_node.ruleset() == EMPTY
+    remove(peer_node)
 
 
 @pytest.mark.parametrize("damage", [["x"], ["1"], []])

@@ -108,6 +108,21 @@ def test_a_list_called_conf_says_so(tmp_path: Path) -> None:
     assert "conflist" in caught.value.details
 
 
+def test_what_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "gone.conflist").symlink_to("nowhere")
+    with pytest.raises(InvalidConfigError, match=r"gone\.conflist: cannot be read: No such file"):
+        load_network(str(tmp_path), "net")
+    with pytest.raises(InvalidConfigError, match=r"cannot read the folder .*: Not a directory"):
+        load_network(__file__, "net")
+
+
+@pytest.mark.parametrize("plugin", [{"type": "x", "name": 1}, {"type": "x", "cniVersion": 1}])
+def test_single_files_with_wrong_types(tmp_path: Path, plugin: dict[str, Any]) -> None:
+    write(tmp_path / "1.conf", plugin)
+    with pytest.raises(InvalidConfigError, match=r"1\.conf: .* must be a string"):
+        load_network(str(tmp_path), "net")
+
+
 @pytest.mark.parametrize(
     ("keys", "version"),
     [

@@ -316,11 +316,13 @@ def test_names_are_checked_before_anything_runs(runner: Runner, plugins: Recorde
 def test_limits(plugins: Recorder) -> None:
     plugins.program("flood", "#!/bin/sh\nexec cat /dev/zero\n")
     plugins.program("hang", "#!/bin/sh\nexec sleep 600\n")
+    plugins.program("chatter", "#!/bin/sh\nexec cat /dev/zero >&2\n")
     plugins.program("broken", "#!/no/such/interpreter\n")
     runner = Runner([str(plugins.folder)], limit=100_000, timeout=0.3)
     for name, reason in (
         ("flood", "printed more than 100000 bytes"),
         ("hang", "did not end within 0.3 s"),
+        ("chatter", "did not end within 0.3 s"),
         ("broken", "No such file"),
     ):
         with pytest.raises(PluginError, match=reason) as caught:
@@ -331,6 +333,25 @@ def test_limits(plugins: Recorder) -> None:
 def test_a_child_that_stays_is_not_waited_for(plugins: Recorder) -> None:
     plugins.program("daemon", "#!/bin/sh\nsleep 5 &\necho '{}'\n")
     assert Runner([str(plugins.folder)], timeout=4).add(network("daemon"), c1()) == {"cniVersion": "1.1.0"}
+
+
+def test_what_is_left_in_the_pipe_is_read(plugins: Recorder) -> None:
+    plugins.program("loud", "#!/bin/sh\nhead -c 60000 /dev/zero >&2\nhead -c 60000 /dev/zero\nexit 1\n")
+    with pytest.raises(PluginError) as caught:
+        Runner([str(plugins.folder)]).add(network("loud"), c1())
+    assert caught.value.stderr == bytes(60000)
+    with pytest.raises(PluginError, match="printed more than 59999 bytes"):
+        Runner([str(plugins.folder)], limit=59999).add(network("loud"), c1())
+
+
+def test_without_a_cache(plugins: Recorder) -> None:
+    runner = Runner([str(plugins.folder)])
+    runner.add(network("one"), c1())
+    runner.delete(network("one"), c1())
+    runner.gc(network("one"), [])
+    assert plugins.order() == [("ADD", "one"), ("DEL", "one"), ("GC", "one")]
+    with pytest.raises(UnknownContainerError):
+        runner.check(network("one"), c1())
 
 
 def test_killed_plugin(plugins: Recorder) -> None:

@@ -58,6 +58,7 @@ def test_host_ip(given: str, host_ip: str | None, families: tuple[int, ...]) -> 
     found = one(hostIP=given)
     assert found.host_ip == (parse_address(host_ip) if host_ip else None)
     assert found.families == families
+    assert str(found) == f"tcp port 8080 of {host_ip or 'any'} address to port 80"
 
 
 @pytest.mark.parametrize(

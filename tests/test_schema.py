@@ -98,7 +98,7 @@ def same(record: Any, model: Any) -> bool:
 
 
 @pytest.mark.parametrize("name", sorted(MODELS))
-@settings(max_examples=60)
+@settings(max_examples=25)
 @given(data=st.data())
 def test_the_hot_path_validates_as_pydantic_does(name: str, data: st.DataObject) -> None:
     given = data.draw(objects(name) | JSON)
@@ -136,7 +136,6 @@ def test_compiled_models_are_up_to_date() -> None:
         ("BridgeConf", {"ipam": []}, "ipam must be an object, not a list"),
         ("BridgeConf", {"vlanTrunk": [{}, {"minID": 4095}]}, "vlanTrunk[1].minID must be 0 to 4094, not 4095"),
         ("BridgeConf", {"dns": {"search": ["a", None]}}, "dns.search[1] must be a string, not null"),
-        ("BridgeConf", {"bridge": "\ud800"}, "bridge must be Unicode text"),
         ("FlannelConf", {"delegate": "bridge"}, "delegate must be an object, not a string"),
         ("InterfaceModel", {"mtu": -1}, "mtu must be 0 or more, not -1"),
         ("PortmapConf", {"runtimeConfig": {"portMappings": [{"hostPort": -1}]}}, "[0].hostPort must be 0 to"),

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from cni_plugins.attach.programs import ProgramErrors
-from cni_plugins.kernel import iptables, nft
+from cni_plugins.kernel import iptables
 from cni_plugins.kernel.programs import ProgramFailed
 from cni_plugins.rules.masquerade import (
     IPTABLES_ENTRANCE,
     IPTABLES_TABLE,
+    IPTABLES_TABLES,
     iptables_addition,
     iptables_chain,
     iptables_chains,
@@ -18,12 +19,10 @@ from cni_plugins.spec.errors import CheckFailedError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Container, Iterable, Iterator, Sequence
 
     from cni_plugins.address import Prefix
-
-_TABLES = {4: nft.Table(nft.IPV4, IPTABLES_TABLE), 6: nft.Table(nft.IPV6, IPTABLES_TABLE)}
-"""The tables by which iptables-nft keeps its rules."""
+    from cni_plugins.kernel.nft import Nft
 
 
 def add(network: str, container_id: str, addresses: Sequence[Prefix]) -> None:
@@ -47,30 +46,12 @@ def add(network: str, container_id: str, addresses: Sequence[Prefix]) -> None:
                     iptables.restore(family, IPTABLES_TABLE, [*lines, *iptables_addition(missing)])
 
 
-def traces(tables: nft.Nft, network: str, container_id: str, *, legacy: bool) -> list[int]:
-    """Return the families in which iptables may have rules of a container, without running a program.
-
-    Args:
-        tables: the conversation with nf_tables.
-        network: the network.
-        container_id: the container.
-        legacy: whether the older kernel interface counts, of which it is only known that it is in use.
-    """
-    chain = iptables_chain(network, container_id)
-    return [
-        family
-        for family, table in _TABLES.items()
-        if tables.chain_use(table, chain) is not None
-        or (legacy and iptables.legacy_in_use(family, IPTABLES_TABLE))
-    ]
-
-
-def network_traces(tables: nft.Nft, network: str) -> list[int]:
+def network_traces(tables: Nft, network: str) -> list[int]:
     """Return the families in which iptables may have rules of a network, without running a program."""
     marker = f'name: "{network}" id: "'
     return [
         family
-        for family, table in _TABLES.items()
+        for family, table in IPTABLES_TABLES.items()
         if iptables.legacy_in_use(family, IPTABLES_TABLE)
         or any(
             marker in rule.comment or marker.encode() in rule.expressions
@@ -79,22 +60,24 @@ def network_traces(tables: nft.Nft, network: str) -> list[int]:
     ]
 
 
-def remove(network: str, container_id: str, families: Iterable[int]) -> None:
+def remove(network: str, container_id: str, found: Container[int]) -> None:
     """Remove a container's chain and what enters it, for all its interfaces on the network.
 
     Args:
         network: the network.
         container_id: the container.
-        families: 4, 6, as `traces` found them.
+        found: the families (4, 6) whose nf_tables have the chain. Whether the older kernel interface has it
+            is not known before iptables was asked, which is done where it is in use.
 
     Raises:
         ProgramError: iptables failed.
     """
     chain = iptables_chain(network, container_id)
-    for family in families:
-        with ProgramErrors(), iptables.lock():
-            entries = iptables.rules(family, IPTABLES_TABLE, IPTABLES_ENTRANCE)
-            iptables.restore(family, IPTABLES_TABLE, iptables_removal(chain, entries))
+    for family in IPTABLES_TABLES:
+        if family in found or iptables.legacy_in_use(family, IPTABLES_TABLE):
+            with ProgramErrors(), iptables.lock():
+                entries = iptables.rules(family, IPTABLES_TABLE, IPTABLES_ENTRANCE)
+                iptables.restore(family, IPTABLES_TABLE, iptables_removal(chain, entries))
 
 
 def gc(network: str, spared: Iterable[str], families: Iterable[int]) -> None:

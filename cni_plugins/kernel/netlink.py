@@ -256,10 +256,11 @@ class Netlink:
 def _leave_to_kernel(netfilter: _socket.socket) -> None:
     """Keep a socket alive past its closing, until the kernel collects it: some milliseconds later.
 
-    The last close of an nfnetlink socket waits for a grace period, 10 to 30 ms, while rules are on their way out,
-    whoever deleted them (nft_rcv_nl_event in the kernel, which looks for tables that the socket owns). Here the
-    last one who holds it is a socket pair that only holds itself (unix(7), SCM_RIGHTS), which the kernel finds in
-    a worker of its own, from 6.10 on; before, it does that in our close, and nothing is gained or lost.
+    The last close of an nfnetlink socket waits for a grace period, 10 to 30 ms, while rules are on their way
+    out, whoever deleted them (nft_rcv_nl_event in the kernel, which looks for tables that the socket owns).
+    Here the last one who holds it is a socket pair that only holds itself (unix(7), SCM_RIGHTS), which the
+    kernel finds in a worker of its own, from 6.10 on; before, it does that in our close, and nothing is
+    gained or lost.
     """
     one, other = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC)
     try:

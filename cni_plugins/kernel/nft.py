@@ -55,8 +55,8 @@ _ABSENT = (errno.ENOENT, errno.EINVAL)
 """What is said of a missing table, chain or rule; EINVAL by a kernel that has no nf_tables at all."""
 _PASSING = (errno.ENOENT, errno.EAGAIN, errno.EINTR, errno.ENOBUFS, errno.ERESTART, errno.EBUSY)
 """Errors by which another writer shows that it came between the look and the change."""
-_MAX_COLLISIONS = 100
-"""So many in a row are no chance."""
+_MAX_COLLISIONS = 20
+"""So many in a row are no chance. The kernel takes some 10 ms to take a refused batch back."""
 
 
 class Table:

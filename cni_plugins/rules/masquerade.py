@@ -11,7 +11,18 @@ from _sha512 import sha512  # type: ignore[import-not-found]
 
 from cni_plugins.address import Prefix
 from cni_plugins.kernel import nftexpr
-from cni_plugins.kernel.nft import INET, MAX_COMMENT, POSTROUTING, SRCNAT, Chain, Layout, Rule, Table
+from cni_plugins.kernel.nft import (
+    INET,
+    IPV4,
+    IPV6,
+    MAX_COMMENT,
+    POSTROUTING,
+    SRCNAT,
+    Chain,
+    Layout,
+    Rule,
+    Table,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,6 +57,8 @@ LAYOUT = Layout(
 """Names, comments and rules are the reference's, so that either takes over what the other made."""
 
 IPTABLES_TABLE = "nat"
+IPTABLES_TABLES = {4: Table(IPV4, IPTABLES_TABLE), 6: Table(IPV6, IPTABLES_TABLE)}
+"""The tables in which iptables-nft keeps its rules, by family."""
 IPTABLES_ENTRANCE = "POSTROUTING"
 _IPTABLES_COMMENT_BYTES = 255
 _IPTABLES_CHAIN_LENGTH = 28

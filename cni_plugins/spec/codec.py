@@ -19,14 +19,20 @@ MAX_BYTES = 16 << 20
 
 
 class _Scanner:
-    """The settings `_json.make_scanner` reads: strict strings, plain objects, no NaN or Infinity."""
+    """The settings `_json.make_scanner` reads: strict strings, plain objects, only finite numbers."""
 
     strict = True
     object_hook = None
     object_pairs_hook = None
-    parse_float = float
     parse_int = int
     memo: dict[str, str] = {}  # noqa: RUF012 (one process reads one text)
+
+    @staticmethod
+    def parse_float(digits: str) -> float:
+        number = float(digits)
+        if number - number != 0:  # infinite: it could not be encoded again
+            raise ValueError(f"the number {digits} is too large")
+        return number
 
     @staticmethod
     def parse_constant(name: str) -> None:
@@ -56,7 +62,7 @@ def decode(data: bytes, what: str) -> Any:
         raise DecodeError(f"{what} is not UTF-8: byte {error.start}") from None
     text = text.strip(_SPACE)
     if not text:
-        raise DecodeError(f"{what} is empty", "the caller sent nothing on standard input")
+        raise DecodeError(f"{what} is empty")
     try:
         value, end = _scan_whole(text)
     except StopIteration as stop:

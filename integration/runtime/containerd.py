@@ -125,9 +125,9 @@ class Containerd:
         self._wait_for("its socket", lambda: os.path.exists(self.node.path(SOCKET)))
         self._channel = grpc.insecure_channel(f"unix:{self.node.path(SOCKET)}")
         grpc.channel_ready_future(self._channel).result(START_TIMEOUT)
-        self.runtime = api_pb2_grpc.RuntimeServiceStub(self._channel)
+        self.runtime = _stub(api_pb2_grpc.RuntimeServiceStub, self._channel)
         self.node.run(["ctr", "--namespace", "k8s.io", "images", "import", f"{FOLDER}/image.tar"])
-        service = api_pb2_grpc.ImageServiceStub(self._channel)
+        service = _stub(api_pb2_grpc.ImageServiceStub, self._channel)
         wanted = api_pb2.ImageStatusRequest(image=api_pb2.ImageSpec(image=images.NAME))
         self._wait_for("the image", lambda: service.ImageStatus(wanted, timeout=CALL_TIMEOUT).image.id)
         self._wait_for("the network", self._network_ready)
@@ -203,3 +203,8 @@ class Containerd:
         """Return the ids of the sandboxes that containerd knows, running or not."""
         answer = self.runtime.ListPodSandbox(api_pb2.ListPodSandboxRequest(), timeout=CALL_TIMEOUT)
         return [pod.id for pod in answer.items]
+
+
+def _stub(kind: Any, channel: Any) -> Any:
+    """Make a stub; the generated classes have no annotations."""
+    return kind(channel)

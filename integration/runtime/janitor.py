@@ -1,4 +1,4 @@
-"""The process that cleans up control groups: `python3 -IS janitor.py GROUP`, with the owner at its standard input.
+"""The process that removes control groups: `python3 -IS janitor.py GROUP`, its owner at its standard input.
 
 Control groups belong to the whole machine: they do not go with a namespace, as links, rules and mounts do.
 So this process waits for the end of its standard input, which comes however the owner ends, then ends every
@@ -43,7 +43,7 @@ def _clean(top: str) -> bool:
                     os.kill(int(line), signal.SIGKILL)
             os.rmdir(folder)
         except OSError:
-            continue  # a process that is still ending, or one that ended or made a group meanwhile: next round
+            continue  # a process is still ending, or has ended or made a group meanwhile: next round
     return not os.path.exists(top)
 
 

@@ -72,7 +72,11 @@ class Index:
         except OSError:
             return False
         theirs = posix.stat(self._folder)
-        return ours.st_mtime_ns == theirs.st_mtime_ns and ours.st_atime_ns == theirs.st_ctime_ns
+        return (
+            theirs.st_mtime_ns < theirs.st_ctime_ns  # no file was added or removed since a seal
+            and ours.st_mtime_ns == theirs.st_mtime_ns
+            and ours.st_atime_ns == theirs.st_ctime_ns
+        )
 
     def seal(self) -> None:
         """Vouch for the index, unless a step of this operation could not be written to it."""
