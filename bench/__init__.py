@@ -1,0 +1,1 @@
+"""Measures the plugins against the Go reference plugins: `python -m bench --help`."""

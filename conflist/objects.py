@@ -67,7 +67,7 @@ def check_entry(network: Network, entry: Entry, path: Sequence[str]) -> None:
         _check_exists(spot.at("ipam", "type"), entry.ipam_kind, path, models.IPAM_ONLY)
     _check_capabilities(entry)
     model = models.PLUGINS.get(entry.kind)
-    conf = shape.check(spot, model or NetConf, data)
+    conf = shape.check(spot, model or NetConf, data, partial=True)
     if model is not None:
         shape.check_keys(spot, model, data, also=_also(spot, data), skip=_NOT_INTO)
     if isinstance(conf, NetConf):
@@ -167,7 +167,7 @@ def _check_flannel(entry: Entry, path: Sequence[str]) -> None:
     model = models.PLUGINS.get(kind)
     if model is None:
         return
-    conf = shape.check(spot, model, delegate)
+    conf = shape.check(spot, model, delegate, partial=True)
     shape.check_keys(spot, model, delegate, also=models.PROTOCOL_KEYS, skip=_NOT_INTO)
     if isinstance(conf, BridgeConf):
         entry.bridge = conf

@@ -37,11 +37,22 @@ _NAMES: dict[type, str] = {
 }
 
 
-def check(spot: Spot, model: type[Conf], data: Any) -> Conf | None:
-    """Note every value that is not as the model says; return the validated object if there is none."""
+def check(spot: Spot, model: type[Conf], data: Any, *, partial: bool = False) -> Conf | None:
+    """Note every value that is not as the model says.
+
+    Args:
+        spot: where the object is.
+        model: its model.
+        data: the object.
+        partial: leave out keys with such values, so that the others can be looked at further.
+
+    Returns:
+        The validated object; None when there is a wrong value, or, if partial, no object at all.
+    """
     try:
         return model.model_validate(data)
     except ValidationError as error:
+        wrong = {str(problem["loc"][0]).lower() for problem in error.errors() if problem["loc"]}
         for problem in error.errors(include_url=False):
             where = spot.at(*problem["loc"])
             name = path_text(problem["loc"])
@@ -56,7 +67,9 @@ def check(spot: Spot, model: type[Conf], data: Any) -> Conf | None:
                 where.error(f"{name} must be {bounds['le']} or less, not {given}")
             else:
                 where.error(f"{name}: {problem['msg']}")
+    if not partial or not isinstance(data, dict):
         return None
+    return quiet(model, {key: value for key, value in data.items() if key.lower() not in wrong})
 
 
 def check_keys(

@@ -138,17 +138,14 @@ def outside(node: Node) -> None:
     node.netns("outside")
     node.run(["ip", "link", "add", "uplink", "type", "veth", "peer", "name", "eth0", "netns", "outside"])
     ends = (("uplink", "", UPLINK4, UPLINK6, "fe80::1"), ("eth0", "outside", OUTSIDE4, OUTSIDE6, "fe80::2"))
+    for name, netns, *_addresses in ends:
+        node.run(["ip", "link", "set", name, "up", "addrgenmode", "none"], netns=netns)
     for name, netns, v4, v6, local in ends:
+        node.run(["ip", "address", "add", f"{v4}/24", "dev", name], netns=netns)
         # Neighbours of forwarded packets are asked for from the link-local address. One of the kernel's own
         # making could not be used for a second.
-        script = f"""
-            ip link set {name} addrgenmode none
-            ip address add {v4}/24 dev {name}
-            ip address add {v6}/64 dev {name} nodad
-            ip address add {local}/64 dev {name} nodad
-            ip link set {name} up
-        """
-        node.run(["sh", "-ec", script], netns=netns)
+        for address in (v6, local):
+            node.run(["ip", "address", "add", f"{address}/64", "dev", name, "nodad"], netns=netns)
 
 
 def ping(node: Node, netns: str, target: str, *options: str) -> bool:

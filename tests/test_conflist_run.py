@@ -17,7 +17,6 @@ from conflist.cache import Attachment, Cache
 from conflist.invoke import PluginError, PluginNotFoundError
 from conflist.load import NetworkList
 from conflist.run import CollectedError, Runner
-from integration import suite
 from tests.recorder import Recorder
 
 if TYPE_CHECKING:
@@ -384,10 +383,8 @@ def test_versions_and_validation(runner: Runner, plugins: Recorder) -> None:
     assert len(caught.value.errors) == 2
 
 
-def test_our_own_plugins(tmp_path: Path) -> None:
-    bin_folder = tmp_path / "bin"
-    bin_folder.mkdir()
-    _add_check_delete(Runner([suite.make(str(bin_folder))], Cache(str(tmp_path / "cache"))), tmp_path)
+def test_our_own_plugins(tmp_path: Path, suite_bin: str) -> None:
+    _add_check_delete(Runner([suite_bin], Cache(str(tmp_path / "cache"))), tmp_path)
 
 
 @pytest.mark.peer

@@ -229,9 +229,11 @@ def test_status(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for place in ("file", "file/below"):
         assert failure("STATUS", config(tmp_path / place)).code == 50
+    for place in ("/proc/none", "/proc/none/below"):  # a filesystem that takes no files
+        assert failure("STATUS", config(place)).msg.startswith(f"host-local: cannot make {place}/net: ")
 
 
-def test_gc_removes_the_rest_and_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_gc_removes_the_rest_and_says_so(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     conf = config(tmp_path, DUAL)
     for name in ("c1", "c2", "c3"):
         call("ADD", conf, name)
@@ -248,7 +250,7 @@ def test_gc_removes_the_rest_and_says_so(tmp_path: Path, capsys: pytest.CaptureF
     ]
     call("GC", conf, container="")
     assert sorted(held(tmp_path)) == ["10.1.2.100", "10.1.2.2", "10.1.2.3", "fd00:1::2", "fd00:1::3", "note"]
-    told = capsys.readouterr().err
+    told = capfd.readouterr().err
     assert "host-local: network net: released 10.1.2.4, fd00:1::4 of c3:eth0\n" in told
     assert "released 10.1.2.5, fd00:1::5 of c1:eth1\n" in told
     assert "10.1.2.2 " not in told

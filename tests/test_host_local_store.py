@@ -6,11 +6,12 @@ import errno
 import os
 import posix
 import shutil
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from cni_plugins.kernel import files
+from cni_plugins.spec.errors import NoAddressError, TeardownError
 from ipam.host_local.store import Store
 from tests.host_local import addresses, call, config, held
 
@@ -229,6 +230,103 @@ def test_the_lock_is_released_when_the_first_look_fails(
             call("DEL", config(tmp_path))
     call("DEL", config(tmp_path))
     assert list(held(tmp_path)) == ["10.1.2.50"]
+
+
+def refuse(monkeypatch: pytest.MonkeyPatch, name: str, ending: str) -> None:
+    """Make a system call fail with EPERM for one path, as an immutable file does."""
+    real = getattr(posix, name)
+
+    def refusing(path: str, *args: Any, **more: Any) -> Any:
+        if path.endswith(ending):
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), path)
+        return real(path, *args, **more)
+
+    monkeypatch.setattr(posix, name, refusing)
+
+
+def test_what_cannot_be_released_does_not_stop_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    conf = config(tmp_path, {"ranges": [[{"subnet": "10.1.2.0/24"}], [{"subnet": "fd00::/64"}]]})
+    for container in ("c1", "c2", "c3"):
+        call("ADD", conf, container)
+    with monkeypatch.context() as patch:
+        refuse(patch, "unlink", "/10.1.2.2")
+        with pytest.raises(PermissionError) as caught:
+            call("DEL", conf)
+        assert caught.value.__notes__ == ["cannot release 10.1.2.2"]
+        assert sorted(held(tmp_path)) == ["10.1.2.2", "10.1.2.3", "10.1.2.4", "fd00::3", "fd00::4"]
+        with pytest.raises(TeardownError) as both:
+            call("GC", {**conf, "cni.dev/valid-attachments": [{"containerID": "c3", "ifname": "eth0"}]})
+        assert both.value.msg == ("host-local: cannot release 10.1.2.2 of c1:eth0: Operation not permitted")
+        assert "released 10.1.2.3, fd00::3 of c2:eth0" in capsys.readouterr().err
+    call("DEL", conf)
+    assert sorted(held(tmp_path)) == ["10.1.2.4", "fd00::4"]
+
+
+def test_a_reservation_that_goes_while_it_is_released(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call("ADD", config(tmp_path))
+    real = posix.unlink
+    with monkeypatch.context() as patch:
+        patch.setattr(posix, "unlink", lambda path: (real(path), real(path)))
+        call("DEL", config(tmp_path))
+    assert held(tmp_path) == {}
+
+
+def test_a_directory_that_cannot_be_sealed_is_read_every_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, listings: list[str]
+) -> None:
+    refuse(monkeypatch, "utime", "/net")  # what the kernel says to those who do not own it
+    call("ADD", config(tmp_path))
+    listings.clear()
+    call("DEL", config(tmp_path))
+    assert listings
+    assert held(tmp_path) == {}
+
+
+def test_an_index_that_is_full_is_not_sealed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, listings: list[str]
+) -> None:
+    call("ADD", config(tmp_path))
+    foreign_add(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(posix, "symlink", lambda _target, path: refused(path))
+        call("ADD", config(tmp_path), "c2")
+    listings.clear()
+    call("DEL", config(tmp_path), "c2")
+    assert listings
+    assert sorted(held(tmp_path)) == ["10.1.2.2", "10.1.2.50"]
+
+
+def refused(path: str) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+
+
+def test_a_draft_left_by_a_killed_process_is_removed(tmp_path: Path) -> None:
+    call("ADD", config(tmp_path))
+    (tmp_path / "net/.last_reserved_ip.0.77.tmp").write_bytes(b"10.1")
+    call("DEL", config(tmp_path))
+    assert held(tmp_path) == {}
+
+
+def test_a_scan_between_two_sets_is_undone_with_the_rest(tmp_path: Path) -> None:
+    """The second set is exhausted: the first one's address is in the index already when it is taken back."""
+    conf = config(tmp_path, {"ranges": [[{"subnet": "10.1.2.0/24"}], [{"subnet": "10.2.0.0/30"}]]})
+    call("ADD", conf)
+    with pytest.raises(NoAddressError):
+        call("ADD", conf, "c2")
+    assert os.listdir(tmp_path / ".index/net") == ["c1:eth0"]
+    assert sorted(held(tmp_path)) == ["10.1.2.2", "10.2.0.2"]
+
+
+def test_an_unreadable_reservation_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    call("ADD", config(tmp_path))
+    refuse(monkeypatch, "open", "/10.1.2.2")
+    with pytest.raises(PermissionError) as caught:
+        call("DEL", config(tmp_path))
+    assert caught.value.__notes__ == [f"cannot read {tmp_path}/net/10.1.2.2"]
 
 
 def test_files(tmp_path: Path) -> None:

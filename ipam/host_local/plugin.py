@@ -114,8 +114,6 @@ def _try_above(folder: str) -> None:
     try:
         files.try_writing(above)
     except FileNotFoundError:
-        if above == "/":
-            raise
         _try_above(above)
     except OSError as error:
         raise NotAvailableError(

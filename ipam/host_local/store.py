@@ -177,19 +177,21 @@ class Store:
             addresses: all that `held` or `scan` says it holds.
 
         Raises:
-            OSError: one cannot be removed; those before it are.
+            OSError: some cannot be removed; the others are.
         """
         self._changed = True
+        failure: OSError | None = None
         for address in addresses:
-            path = f"{self.folder}/{address}"
             try:
-                posix.unlink(path)
+                posix.unlink(f"{self.folder}/{address}")
             except FileNotFoundError:
                 continue
             except OSError as error:
-                self._index.give_up()
                 error.add_note(f"cannot release {address}")
-                raise
+                failure = error
+        if failure is not None:
+            self._index.give_up()
+            raise failure
         self._put(name, addresses, [])
 
     def last(self, index: int) -> bytes | None:

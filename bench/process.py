@@ -1,0 +1,171 @@
+"""One call of a plugin, timed, and many at once.
+
+Only the plugin's process is on the clock: it starts when everything that the process reads is ready, and
+stops when the kernel reports its end.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterable, Mapping
+
+    Job = Generator["Call", bytes, None]
+    """Yields a call and is sent what it printed."""
+
+BASE_ENV = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+PEAK_FD = 3
+# Linux counts the memory of the program that was there before the exec, so the runner's own would be the
+# least that can be seen (setmax_mm_hiwater_rss in exec_mmap, fs/exec.c). A fork of a small process keeps that
+# floor below what any plugin uses.
+MEASURE_PEAK = f"""
+import posix, sys
+child = posix.fork()
+if child == 0:
+    posix.execve(sys.argv[1], sys.argv[1:], posix.environ)
+_, status, usage = posix.wait4(child, 0)
+posix.write({PEAK_FD}, str(usage.ru_maxrss).encode())
+posix._exit(posix.waitstatus_to_exitcode(status))
+"""
+
+
+class PluginFailedError(Exception):
+    """A plugin's call ended with a status that is not 0; a benchmark of failures means nothing."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """What a plugin's process gets."""
+
+    executable: str
+    env: Mapping[str, str]
+    stdin: bytes
+
+
+@dataclass
+class Cost:
+    """What one or more calls cost: wall time and CPU time in milliseconds, the largest process in MB."""
+
+    wall: float = 0
+    cpu: float = 0
+    peak: float = 0
+
+    def add(self, other: Cost) -> None:
+        """Count another call in."""
+        self.wall += other.wall
+        self.cpu += other.cpu
+        self.peak = max(self.peak, other.peak)
+
+
+@dataclass
+class _Running:
+    job: Job
+    number: int
+    call: Call
+    files: list[int]
+    started: float = 0
+    pid: int = 0
+
+
+def run_all(jobs: Iterable[Job], width: int = 1) -> list[Cost]:
+    """Run jobs, `width` at a time, each one call after the other, and return what each cost.
+
+    Args:
+        jobs: generators that yield a call and are sent what it printed.
+        width: how many processes run at the same time.
+
+    Raises:
+        PluginFailedError: a call failed; the others are waited for.
+    """
+    waiting = enumerate(jobs)
+    costs: list[Cost] = []
+    running: dict[int, _Running] = {}
+
+    def begin() -> bool:
+        for number, job in waiting:
+            costs.append(Cost())
+            start(job, number, next(job))
+            return True
+        return False
+
+    def start(job: Job, number: int, call: Call) -> None:
+        started = _start(_Running(job, number, call, _files(call.stdin)))
+        running[started.pid] = started
+
+    try:
+        while len(running) < width and begin():
+            pass
+        while running:
+            pid, status, usage = os.wait4(-1, 0)
+            ended = perf_counter()
+            done = running.pop(pid)
+            cpu = (usage.ru_utime + usage.ru_stime) * 1000
+            costs[done.number].add(Cost((ended - done.started) * 1000, cpu))
+            output = _finish(done, status)
+            try:
+                start(done.job, done.number, done.job.send(output))
+            except StopIteration:
+                begin()
+    finally:
+        for pid in running:
+            os.waitpid(pid, 0)
+    return costs
+
+
+def peak_of(job: Job) -> float:
+    """Run one job's calls and return the memory of the largest process among them, in MB."""
+    largest = 0.0
+    call = next(job)
+    while True:
+        note = os.memfd_create("peak")
+        helper = Call(sys.executable, call.env, call.stdin)
+        argv = [sys.executable, "-ISc", MEASURE_PEAK, call.executable]
+        done = _start(
+            _Running(job, 0, helper, _files(call.stdin)), argv, [(os.POSIX_SPAWN_DUP2, note, PEAK_FD)]
+        )
+        _, status = os.waitpid(done.pid, 0)
+        output = _finish(done, status)
+        largest = max(largest, int(_content(note)) / 1024)
+        try:
+            call = job.send(output)
+        except StopIteration:
+            return largest
+
+
+def _files(stdin: bytes) -> list[int]:
+    files = [os.memfd_create(name) for name in ("stdin", "stdout", "stderr")]
+    os.write(files[0], stdin)
+    os.lseek(files[0], 0, os.SEEK_SET)
+    return files
+
+
+def _start(
+    running: _Running, argv: list[str] | None = None, more: list[tuple[int, int, int]] | None = None
+) -> _Running:
+    actions = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(running.files)] + (more or [])
+    arguments = argv or [running.call.executable]
+    env = {**BASE_ENV, **running.call.env}
+    running.started = perf_counter()
+    running.pid = os.posix_spawn(arguments[0], arguments, env, file_actions=actions)
+    return running
+
+
+def _finish(done: _Running, status: int) -> bytes:
+    _, output, noise = [_content(fd) for fd in done.files]
+    code = os.waitstatus_to_exitcode(status)
+    if code != 0:
+        verb = done.call.env.get("CNI_COMMAND", "")
+        said = (output + noise).decode(errors="replace")
+        raise PluginFailedError(f"{done.call.executable} {verb}: exit status {code}: {said}")
+    return output
+
+
+def _content(fd: int) -> bytes:
+    with os.fdopen(fd, "rb") as file:
+        file.seek(0)
+        return file.read()

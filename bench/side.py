@@ -1,0 +1,108 @@
+"""One of the two suites that race, in a node and with state of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from ipaddress import IPv4Address
+from typing import Any
+
+from bench.attachment import Attachment
+from integration.node import Node
+
+SUBNET = "10.88.0.0/16"
+LARGE_SUBNET = "10.64.0.0/10"
+NETWORK = "bench"
+
+
+class Side:
+    """A suite, its node and its files.
+
+    Args:
+        name: what the tables call it.
+        folder: where its plugins are.
+        data: an empty folder on a disk, for addresses and for flannel's files. The node's own /var/lib is in
+            memory, where a real machine's is not.
+        containers: how many namespaces to make.
+    """
+
+    def __init__(self, name: str, folder: str, data: str, containers: int) -> None:
+        self.name = name
+        self.folder = folder
+        self.data = data
+        self.node = Node(folder)
+        for number in range(containers):
+            self.node.netns(f"c{number}")
+        os.makedirs(data, exist_ok=True)
+        with open(f"{data}/subnet.env", "w", encoding="ascii") as file:
+            file.write("FLANNEL_NETWORK=10.88.0.0/16\nFLANNEL_SUBNET=10.88.1.1/24\n")
+            file.write("FLANNEL_MTU=1450\nFLANNEL_IPMASQ=false\n")
+
+    def has(self, plugin: str) -> bool:
+        """Tell whether the suite has a plugin."""
+        return os.access(f"{self.folder}/{plugin}", os.X_OK)
+
+    def attachment(self, plugins: list[dict[str, Any]], number: int) -> Attachment:
+        """Return one container on a network of this suite."""
+        return Attachment(self.folder, plugins, number)
+
+    def bridge(self, *, masquerade: bool) -> dict[str, Any]:
+        """Return a bridge network as most clusters have it."""
+        return {
+            "type": "bridge",
+            "bridge": "cni0",
+            "isDefaultGateway": True,
+            "hairpinMode": True,
+            "ipMasq": masquerade,
+            "ipam": {"type": "host-local", "subnet": SUBNET, "dataDir": f"{self.data}/networks"},
+        }
+
+    def portmap(self) -> dict[str, Any]:
+        """Return portmap as most lists have it."""
+        return {"type": "portmap", "capabilities": {"portMappings": True}}
+
+    def flannel(self) -> dict[str, Any]:
+        """Return flannel, whose delegate becomes what `bridge` returns, with masquerade."""
+        return {
+            "type": "flannel",
+            "subnetFile": f"{self.data}/subnet.env",
+            "dataDir": f"{self.data}/flannel",
+            "ipam": {"dataDir": f"{self.data}/networks"},
+            "delegate": {"hairpinMode": True, "isDefaultGateway": True},
+        }
+
+    def held(self, count: int) -> dict[str, Any]:
+        """Return host-local with so many addresses held by others, in files as the reference writes them."""
+        root = f"{self.data}/held-{count}"
+        folder = f"{root}/{NETWORK}"
+        if not os.path.isdir(folder):
+            os.makedirs(folder)
+            first = IPv4Address("10.64.0.2")
+            for offset in range(count):
+                with open(f"{folder}/{first + offset}", "w", encoding="ascii") as file:
+                    file.write(f"{secrets.token_hex(32)}\r\neth0")
+            with open(f"{folder}/last_reserved_ip.0", "w", encoding="ascii") as file:
+                file.write(str(first + count - 1))
+        ipam = {"type": "host-local", "subnet": LARGE_SUBNET, "dataDir": root}
+        return {"type": "host-local", "ipam": ipam}
+
+    def leftovers(self) -> list[str]:
+        """Return what containers have left behind: links, rules that name one, addresses, scratch files."""
+        left = [f"link {name}" for name in self.node.links() if name.startswith("veth")]
+        listed = json.loads(self.node.run(["nft", "--json", "list", "ruleset"]).stdout)["nftables"]
+        for entry in listed:
+            text = json.dumps(entry)
+            if "bench-" in text or "10.88." in text:
+                left.append(f"rule {text}")
+        for folder, _, files in os.walk(self.data):
+            left += [f"file {folder}/{name}" for name in files if self._is_left(folder, name)]
+        return left
+
+    def _is_left(self, folder: str, name: str) -> bool:
+        if folder.endswith("/flannel"):
+            return True
+        if not folder.endswith(f"/{NETWORK}") or not name[0].isdigit():
+            return False
+        with open(f"{folder}/{name}", "rb") as file:
+            return file.read().startswith(b"bench-")
