@@ -12,6 +12,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+_IGNORED = (13, 25)  # SIGPIPE and SIGXFSZ, which the interpreter ignores and a child would inherit
+
 
 class Completed:
     """A program's exit status (negative: the signal that ended it) and what it printed."""
@@ -47,7 +49,7 @@ def run(
         actions = [(posix.POSIX_SPAWN_DUP2, source, 0), (posix.POSIX_SPAWN_DUP2, sink, 1)]
         if capture_stderr:
             actions.append((posix.POSIX_SPAWN_DUP2, noise, 2))
-        pid = posix.posix_spawn(argv[0], list(argv), dict(env), file_actions=actions)
+        pid = posix.posix_spawn(argv[0], list(argv), dict(env), file_actions=actions, setsigdef=_IGNORED)
         status = posix.waitstatus_to_exitcode(posix.waitpid(pid, 0)[1])
         return Completed(status, _content(sink), _content(noise) if capture_stderr else b"")
     finally:

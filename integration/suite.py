@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import sys
 
+from cni_plugins.multicall import MODULES
+
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-NAMES = ("bridge", "flannel", "host-local", "loopback", "portmap")
 SCRIPT = """#!{python} -IS
 import sys
 
@@ -26,6 +27,6 @@ def make(folder: str) -> str:
     with open(script, "w", encoding="utf-8") as file:
         file.write(SCRIPT.format(python=sys.executable, root=ROOT))
     os.chmod(script, 0o755)
-    for name in NAMES:
+    for name in MODULES:
         os.symlink(".suite", os.path.join(folder, name))
     return folder

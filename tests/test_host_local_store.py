@@ -245,7 +245,7 @@ def refuse(monkeypatch: pytest.MonkeyPatch, name: str, ending: str) -> None:
 
 
 def test_what_cannot_be_released_does_not_stop_the_rest(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     conf = config(tmp_path, {"ranges": [[{"subnet": "10.1.2.0/24"}], [{"subnet": "fd00::/64"}]]})
     for container in ("c1", "c2", "c3"):
@@ -259,7 +259,7 @@ def test_what_cannot_be_released_does_not_stop_the_rest(
         with pytest.raises(TeardownError) as both:
             call("GC", {**conf, "cni.dev/valid-attachments": [{"containerID": "c3", "ifname": "eth0"}]})
         assert both.value.msg == ("host-local: cannot release 10.1.2.2 of c1:eth0: Operation not permitted")
-        assert "released 10.1.2.3, fd00::3 of c2:eth0" in capsys.readouterr().err
+        assert "released 10.1.2.3, fd00::3 of c2:eth0" in capfd.readouterr().err
     call("DEL", conf)
     assert sorted(held(tmp_path)) == ["10.1.2.4", "fd00::4"]
 

@@ -92,7 +92,7 @@ def find(request: Request, plugin: str) -> str:
         path = f"{folder}/{plugin}"
         try:
             mode = posix.stat(path).st_mode
-        except OSError:
+        except (OSError, ValueError):  # ValueError: no file can have that name
             continue
         if mode & _TYPE_MASK == _REGULAR and mode & _EXECUTABLE:
             return path
@@ -109,7 +109,10 @@ def _call(request: Request, command: str, plugin: str, path: str, config: dict[s
     if (status.st_dev, status.st_ino) == _Local.identity:
         local = _Local.lookup(plugin)
         if local is not None:
-            return skel.serve(local, env, config)
+            try:
+                return skel.serve(local, env, config)
+            except Exception as error:  # noqa: BLE001 (its skeleton would do the same in a process of its own)
+                raise skel.as_cni_error(error) from error
     return _execute(path, plugin, env, encode(config))
 
 
@@ -122,7 +125,7 @@ def _execute(path: str, plugin: str, env: dict[str, str], stdin: bytes) -> Any:
         return decode(done.stdout, f"the result of {plugin}") if env["CNI_COMMAND"] == "ADD" else None
     try:
         given = decode(done.stdout, "its output")
-        refusal = CNIError(str(given["msg"]), str(given.get("details", "")), code=int(given["code"]))
+        refusal = CNIError(str(given["msg"]), str(given.get("details") or ""), code=int(given["code"]))
     except (DecodeError, KeyError, TypeError, ValueError, AttributeError):
         raise DelegateError(f"{plugin} failed with status {done.status} and no error object") from None
     raise refusal

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def main(plugin: Plugin, env: Mapping[str, str]) -> int:
     """Serve the process's one call; return its exit status."""
     if not env.get("CNI_COMMAND"):
-        _write(2, about(plugin.name).encode())
+        warn(about(plugin.name))
         # The reference exits with 1 here; VERSION is how a program asks.
         return 1
     version = VERSIONS[-1]
@@ -92,6 +92,8 @@ def as_cni_error(error: Exception) -> CNIError:
         return KernelError(
             f"{doing}{error.strerror or error}{place}", f"errno {error.errno}" if error.errno else ""
         )
+    if isinstance(error, RecursionError):  # deeper than the encoder can go, although the decoder could
+        return DecodeError("the network configuration is nested too deeply")
     trace = error.__traceback__
     while trace is not None and trace.tb_next is not None:
         trace = trace.tb_next
@@ -103,7 +105,7 @@ def as_cni_error(error: Exception) -> CNIError:
 
 def about(name: str) -> str:
     """Return what a plugin says of itself when a person starts it."""
-    return f"CNI {name} plugin v{VERSION}\nCNI protocol versions supported: {', '.join(VERSIONS)}\n"
+    return f"CNI {name} plugin v{VERSION}\nCNI protocol versions supported: {', '.join(VERSIONS)}"
 
 
 def versions(data: bytes) -> dict[str, Any]:
@@ -160,5 +162,8 @@ def _write(fd: int, data: bytes) -> None:
 
 
 def warn(text: str) -> None:
-    """Say something on standard error, which runtimes write to their log."""
-    _write(2, f"{text}\n".encode("utf-8", "replace"))
+    """Say something on standard error, which runtimes write to their log. Nobody need listen."""
+    try:
+        _write(2, f"{text}\n".encode("utf-8", "replace"))
+    except OSError:
+        return

@@ -2,18 +2,22 @@
 
 How containerd calls plugins, as seen with Debian's 1.6.20 (the tests here rest on it):
 
-- It makes the pod's namespace first and pins it at /run/netns/cni-UUID; CNI_NETNS names it by /var/run.
-- For each pod, `loopback` for `lo` and the network list for `eth0` run **at the same time**, so two plugins
-  may be at work in one namespace.
-- CNI_CONTAINERID is the sandbox's id, 64 hexadecimal digits; CNI_ARGS is `IgnoreUnknown=1` and the
-  `K8S_POD_…` names. CNI_PATH is `bin_dir`.
-- runtimeConfig has `portMappings` when a pod has host ports, if the plugin declares the capability.
+- It makes the pod's namespace first, pinned at /run/netns/cni-UUID; CNI_NETNS names it by way of /var/run.
+- `loopback` for `lo` and the network list for `eth0` are added **at the same time**, in one namespace. The
+  configuration of `loopback` is containerd's own, with cniVersion 0.3.1; DEL calls it first, then the list.
+- CNI_CONTAINERID is the sandbox's id, 64 hexadecimal digits. CNI_ARGS has `IgnoreUnknown=1` and four names
+  that begin with `K8S_POD_`, in any order. CNI_PATH is `bin_dir`.
+- runtimeConfig has `portMappings` when a pod has host ports and the plugin declares the capability. Its keys
+  are **HostPort, ContainerPort, Protocol, HostIP** (an empty string if none): Go matches names of keys in
+  whatever case, and a plugin must do the same.
 - It refuses results of 1.1.0, so lists say 1.0.0 at most.
-- StopPodSandbox calls DEL and then unmounts the namespace; RemovePodSandbox stops once more, so **DEL comes
-  twice**, the second time with CNI_NETNS empty, and both must succeed.
-- When an ADD fails, DEL follows at once for the whole list, also for the plugins that were never added; the
-  error's `msg` is passed on to the caller of RunPodSandbox, and no sandbox is left.
-- CHECK, STATUS and GC are not called, and VERSION is not either.
+- StopPodSandbox ends the pause process, calls DEL with the prevResult of its cache, then unmounts the
+  namespace. RemovePodSandbox stops once more, so **DEL comes twice**, the second time with CNI_NETNS empty and
+  no prevResult, and both must succeed.
+- When an ADD fails, DEL follows at once for the whole list, also for plugins that were never added, without
+  prevResult. The error's `msg` goes to the caller of RunPodSandbox; `details` do too, after "; ".
+  No sandbox is left.
+- CHECK, STATUS, GC and VERSION are not called.
 
 Everything is below one control group and inside one node, and goes with them: see janitor.py and holder.py.
 Images and snapshots are in the node's /run, a tmpfs; so are containerd's sockets, whose place under

@@ -21,21 +21,28 @@ def hierarchies() -> list[str]:
     return [mount[1] for mount in mounts if mount[2] in ("cgroup", "cgroup2")]
 
 
+def groups(group: str) -> list[str]:
+    """Return the folders of a control group, in each hierarchy that has it."""
+    return [top + group for top in hierarchies() if os.path.exists(top + group)]
+
+
 def main(group: str) -> int:
     """Wait for the owner to end, then clean up; return the exit status."""
     while os.read(0, 1):
         pass
     deadline = time.monotonic() + PATIENCE
-    while left := [folder for folder in hierarchies() if not _clean(folder + group)]:
+    while left := groups(group):
         if time.monotonic() > deadline:
-            sys.stderr.write(f"control groups that could not be removed: {group} in {', '.join(left)}\n")
+            sys.stderr.write(f"control groups that could not be removed: {', '.join(left)}\n")
             return 1
+        for top in left:
+            _clean(top)
         time.sleep(0.005)
     return 0
 
 
-def _clean(top: str) -> bool:
-    """End what runs in a folder of groups and remove it as far as possible; tell whether it is gone."""
+def _clean(top: str) -> None:
+    """End what runs in a group and below it, and remove what is empty already."""
     for folder, _, _ in os.walk(top, topdown=False):
         try:
             with open(f"{folder}/cgroup.procs", encoding="ascii") as file:
@@ -44,7 +51,6 @@ def _clean(top: str) -> bool:
             os.rmdir(folder)
         except OSError:
             continue  # a process is still ending, or has ended or made a group meanwhile: next round
-    return not os.path.exists(top)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import pytest
 
 from integration.runtime import images
 from integration.runtime.containerd import Containerd
+from integration.runtime.janitor import groups
 from integration.runtime.observed import OUTSIDE, get_page, traces
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ def test_pods_reach_each_other_and_leave_nothing(machine: Node) -> None:
         remove(pods)
         assert traces(machine) == before
         assert runtime.pods() == []
-    assert_no_groups(runtime)
+    assert groups(runtime.group) == []
 
 
 def test_two_families(machine: Node) -> None:

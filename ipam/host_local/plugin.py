@@ -86,15 +86,13 @@ def status(request: Request) -> None:
     """Fail when an ADD would: no place to write, or a range set without a free address."""
     sets = range_sets(request.conf, request.version)
     folder = f"{request.conf.ipam.data_dir or DEFAULT_DATA_DIR}/{request.network}"
+    place = _nearest(folder)
     try:
-        names = set(posix.listdir(folder))
-        files.try_writing(folder)
-    except FileNotFoundError:
-        names = set()
-        _try_above(folder)
+        names = set(posix.listdir(folder)) if place == folder else set()
+        files.try_writing(place)
     except OSError as error:
         raise NotAvailableError(
-            f"host-local: cannot write in {folder}: {error.strerror}", "reservations are kept there"
+            f"host-local: cannot write in {place}: {error.strerror}", f"reservations are kept in {folder}"
         ) from None
     if any(free(item, names) <= 0 for item in sets):
         with Store(request.conf.ipam.data_dir, request.network, create=False) as store:
@@ -109,16 +107,13 @@ def status(request: Request) -> None:
             )
 
 
-def _try_above(folder: str) -> None:
-    above = folder.rpartition("/")[0] or "/"
+def _nearest(folder: str) -> str:
+    """Return the directory, or the nearest above it that exists: there the rest would be made."""
     try:
-        files.try_writing(above)
-    except FileNotFoundError:
-        _try_above(above)
-    except OSError as error:
-        raise NotAvailableError(
-            f"host-local: cannot make {folder}: {error.strerror} ({above})", "reservations are kept there"
-        ) from None
+        posix.stat(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return _nearest(folder.rpartition("/")[0] or "/")
+    return folder
 
 
 def gc(request: Request) -> None:
