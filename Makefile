@@ -21,7 +21,7 @@ help: ## Show this list
 
 .PHONY: demo
 demo: $(BUNDLE)/.built .work/test-packages ## Build, then show a two-pod flannel network at work
-	@$(BIN)/python demo/demo.py $(BUNDLE)
+	@$(BIN)/python -m demo $(BUNDLE)
 
 .PHONY: test
 test: lint $(BUNDLE)/.built .work/test-packages ## Check style, types and layers; run all tests

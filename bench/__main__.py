@@ -11,7 +11,7 @@ from contextlib import ExitStack
 
 from bench import report
 from bench.process import PluginFailedError
-from bench.rows import MANY, ROWS, measure
+from bench.rows import MANY, ROWS, Line, measure
 from bench.side import Side
 from integration.node import PEER
 
@@ -29,6 +29,7 @@ def main() -> int:
             )
             return 1
     lines = []
+    failed = False
     with ExitStack() as stack:
         data = stack.enter_context(tempfile.TemporaryDirectory(prefix="cni-bench-"))
         count = max(MANY, options.containers)
@@ -46,15 +47,15 @@ def main() -> int:
             except PluginFailedError as error:
                 _progress("")
                 print(f"bench: {row.title}: {error}", file=sys.stderr)
-                return 1
+                failed = True
         _progress("")
         left = ours.leftovers()
     if options.json:
         print(json.dumps({"lines": report.plain(lines), "left": left}, indent=2, ensure_ascii=False))
     else:
         print(report.markdown(lines) if options.markdown else report.text(lines))
-        print(_footer(options.containers, left, lines_missed=sum(line.missed for line in lines)))
-    return 1 if left else 0
+        print(_footer(options.containers, left, lines))
+    return 1 if left or failed else 0
 
 
 def _options() -> argparse.Namespace:
@@ -77,11 +78,13 @@ def _options() -> argparse.Namespace:
     return options
 
 
-def _footer(containers: int, left: list[str], *, lines_missed: int) -> str:
+def _footer(containers: int, left: list[str], lines: list[Line]) -> str:
+    aimed = sum(line.target is not None for line in lines)
+    reached = aimed - sum(line.missed for line in lines)
     parts = [
         f"\nMedians of {containers} containers, both sides in turn. CPU: with the programs a plugin starts.",
         "Peak: its largest process.",
-        f"{lines_missed} of the targets missed." if lines_missed else "All targets reached.",
+        f"{reached} of {aimed} targets reached.",
     ]
     found = (
         f"{len(left)} things were left behind: {'; '.join(left[:5])}" if left else "Nothing was left behind."

@@ -6,32 +6,25 @@ stops when the kernel reports its end.
 
 from __future__ import annotations
 
+import ctypes
 import os
-import sys
+from contextlib import contextmanager
 from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Mapping
+    from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 
     Job = Generator["Call", bytes, None]
     """Yields a call and is sent what it printed."""
 
 BASE_ENV = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
-PEAK_FD = 3
-# Linux counts the memory of the program that was there before the exec, so the runner's own would be the
-# least that can be seen (setmax_mm_hiwater_rss in exec_mmap, fs/exec.c). A fork of a small process keeps that
-# floor below what any plugin uses.
-MEASURE_PEAK = f"""
-import posix, sys
-child = posix.fork()
-if child == 0:
-    posix.execve(sys.argv[1], sys.argv[1:], posix.environ)
-_, status, usage = posix.wait4(child, 0)
-posix.write({PEAK_FD}, str(usage.ru_maxrss).encode())
-posix._exit(posix.waitstatus_to_exitcode(status))
-"""
+# Linux counts the memory of the program that a process was before its exec (setmax_mm_hiwater_rss in
+# exec_mmap, fs/exec.c), and so would never show less than this runner's own. A shell of 1 MB makes the
+# process instead, and ends, whereupon the runner inherits it.
+FROM_SMALL_PROCESS = ("/bin/sh", "-c", 'exec 3<&0; "$0" "$@" <&3 3<&- &')
+_PR_SET_CHILD_SUBREAPER = 36
 
 
 class PluginFailedError(Exception):
@@ -45,6 +38,7 @@ class Call:
     executable: str
     env: Mapping[str, str]
     stdin: bytes
+    arguments: tuple[str, ...] = ()
 
 
 @dataclass
@@ -122,19 +116,28 @@ def peak_of(job: Job) -> float:
     largest = 0.0
     call = next(job)
     while True:
-        note = os.memfd_create("peak")
-        helper = Call(sys.executable, call.env, call.stdin)
-        argv = [sys.executable, "-ISc", MEASURE_PEAK, call.executable]
-        done = _start(
-            _Running(job, 0, helper, _files(call.stdin)), argv, [(os.POSIX_SPAWN_DUP2, note, PEAK_FD)]
-        )
-        _, status = os.waitpid(done.pid, 0)
-        output = _finish(done, status)
-        largest = max(largest, int(_content(note)) / 1024)
+        running = _Running(job, 0, call, _files(call.stdin))
+        with _inheriting():
+            _start(running, FROM_SMALL_PROCESS)
+            os.waitpid(running.pid, 0)
+            _, status, usage = os.wait4(-1, 0)
+        output = _finish(running, status)
+        largest = max(largest, usage.ru_maxrss / 1024)
         try:
             call = job.send(output)
         except StopIteration:
             return largest
+
+
+@contextmanager
+def _inheriting() -> Iterator[None]:
+    """Make this process the parent of orphans among its descendants (PR_SET_CHILD_SUBREAPER, prctl(2))."""
+    prctl = ctypes.CDLL(None).prctl
+    prctl(_PR_SET_CHILD_SUBREAPER, 1)
+    try:
+        yield
+    finally:
+        prctl(_PR_SET_CHILD_SUBREAPER, 0)
 
 
 def _files(stdin: bytes) -> list[int]:
@@ -144,14 +147,12 @@ def _files(stdin: bytes) -> list[int]:
     return files
 
 
-def _start(
-    running: _Running, argv: list[str] | None = None, more: list[tuple[int, int, int]] | None = None
-) -> _Running:
-    actions = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(running.files)] + (more or [])
-    arguments = argv or [running.call.executable]
+def _start(running: _Running, through: Sequence[str] = ()) -> _Running:
+    actions = [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(running.files)]
+    argv = [*through, running.call.executable, *running.call.arguments]
     env = {**BASE_ENV, **running.call.env}
     running.started = perf_counter()
-    running.pid = os.posix_spawn(arguments[0], arguments, env, file_actions=actions)
+    running.pid = os.posix_spawn(argv[0], argv, env, file_actions=actions)
     return running
 
 

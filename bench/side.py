@@ -69,7 +69,8 @@ class Side:
             "subnetFile": f"{self.data}/subnet.env",
             "dataDir": f"{self.data}/flannel",
             "ipam": {"dataDir": f"{self.data}/networks"},
-            "delegate": {"hairpinMode": True, "isDefaultGateway": True},
+            # The other rows' bridge has another gateway's address.
+            "delegate": {"bridge": "cni1", "hairpinMode": True, "isDefaultGateway": True},
         }
 
     def held(self, count: int) -> dict[str, Any]:

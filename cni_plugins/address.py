@@ -36,6 +36,9 @@ def parse_address(text: str) -> bytes:
 
 def format_address(address: bytes) -> str:
     """Return the canonical text of 4 or 16 bytes (RFC 5952 for IPv6)."""
+    if len(address) == 16 and not any(address[:12]) and any(address[12:14]):
+        # inet_ntop writes these (once IPv4-compatible, RFC 4291 section 2.5.5.1) with dots, nobody else does.
+        return f"::{int.from_bytes(address[12:14], 'big'):x}:{int.from_bytes(address[14:], 'big'):x}"
     return _socket.inet_ntop(_socket.AF_INET if len(address) == 4 else _socket.AF_INET6, address)
 
 

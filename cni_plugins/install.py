@@ -45,6 +45,7 @@ def install(bundle: str, bindir: str) -> str:
     folder = os.path.join(state, version)
     if not os.path.isdir(folder):
         fresh = f"{folder}.{os.getpid()}.new"
+        shutil.rmtree(fresh, ignore_errors=True)
         try:
             shutil.copytree(source, fresh, symlinks=True)
             _sync(fresh)
@@ -81,14 +82,13 @@ def roll_back(bindir: str) -> str:
         _link(current, os.path.join(state, "previous"))
         return previous
     replaced = os.path.join(state, "replaced")
-    kept = os.listdir(replaced) if os.path.isdir(replaced) else []
+    for name in os.listdir(replaced) if os.path.isdir(replaced) else ():
+        path = os.path.join(bindir, name)
+        if _is_ours(path) or not os.path.lexists(path):
+            os.rename(os.path.join(replaced, name), path)
     for name in os.listdir(bindir):
         path = os.path.join(bindir, name)
-        if not os.path.islink(path) or not os.readlink(path).startswith(f"{STATE}/"):
-            continue
-        if name in kept:
-            os.rename(os.path.join(replaced, name), path)
-        else:
+        if _is_ours(path):
             os.unlink(path)
     shutil.rmtree(state)
     return "the plugins that were here before"
@@ -96,7 +96,7 @@ def roll_back(bindir: str) -> str:
 
 def _take_name(state: str, path: str, target: str) -> None:
     """Make a name ours; what had it is kept, and the name is never missing."""
-    if os.path.lexists(path) and not (os.path.islink(path) and os.readlink(path).startswith(f"{STATE}/")):
+    if os.path.lexists(path) and not _is_ours(path):
         replaced = os.path.join(state, "replaced")
         os.makedirs(replaced, exist_ok=True)
         kept = os.path.join(replaced, os.path.basename(path))
@@ -107,8 +107,14 @@ def _take_name(state: str, path: str, target: str) -> None:
         _link(target, path)
 
 
+def _is_ours(path: str) -> bool:
+    return os.path.islink(path) and os.readlink(path).startswith(f"{STATE}/")
+
+
 def _link(target: str, path: str) -> None:
     spare = f"{path}.{os.getpid()}.new"
+    if os.path.lexists(spare):  # a killed installer's: in a container all of them have the same process id
+        os.unlink(spare)
     os.symlink(target, spare)
     try:
         os.rename(spare, path)

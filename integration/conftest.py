@@ -6,6 +6,7 @@ fail where it would be skipped because something is missing.
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 from typing import TYPE_CHECKING
@@ -18,6 +19,14 @@ from integration.node import PEER, Node
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+
+@functools.cache
+def _filters_vlans() -> bool:
+    with Node() as node:
+        command = ["ip", "link", "add", "br0", "type", "bridge", "vlan_filtering", "1"]
+        return node.run(command, check=False).returncode == 0
+
+
 NEEDS: dict[str, tuple[Callable[[], bool], str]] = {
     "root": (lambda: os.geteuid() == 0, "needs root"),
     "peer": (lambda: os.access(f"{PEER}/bridge", os.X_OK), f"needs the Go reference plugins in {PEER}"),
@@ -25,6 +34,7 @@ NEEDS: dict[str, tuple[Callable[[], bool], str]] = {
         lambda: bool(shutil.which("containerd") and shutil.which("runc")),
         "needs containerd and runc",
     ),
+    "vlan": (_filters_vlans, "needs bridge VLAN filtering in the kernel (CONFIG_BRIDGE_VLAN_FILTERING)"),
 }
 
 

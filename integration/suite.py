@@ -1,4 +1,4 @@
-"""The suite run from its source: a folder of plugin names, all links to one script."""
+"""The suite run from its source: a folder with cnictl and the plugins' names, all links to one script."""
 
 from __future__ import annotations
 
@@ -16,6 +16,14 @@ from cni_plugins.multicall import main
 
 main(sys.argv[0])
 """
+CNICTL = """#!{python} -I
+import sys
+
+sys.path.insert(0, {root!r})
+from conflist.cnictl import main
+
+sys.exit(main())
+"""
 
 
 def make(folder: str) -> str:
@@ -23,10 +31,11 @@ def make(folder: str) -> str:
 
     It starts as the frozen bundle does, without site packages and without the user's environment.
     """
-    script = os.path.join(folder, ".suite")
-    with open(script, "w", encoding="utf-8") as file:
-        file.write(SCRIPT.format(python=sys.executable, root=ROOT))
-    os.chmod(script, 0o755)
+    for name, script in ((".suite", SCRIPT), ("cnictl", CNICTL)):
+        path = os.path.join(folder, name)
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(script.format(python=sys.executable, root=ROOT))
+        os.chmod(path, 0o755)
     for name in MODULES:
         os.symlink(".suite", os.path.join(folder, name))
     return folder

@@ -11,6 +11,7 @@ from cni_plugins.kernel.netlink import (
     attr,
     attr_str,
     attr_u8,
+    attr_u16,
     attr_u32,
     attribute_map,
     attributes,
@@ -142,7 +143,10 @@ def parse_mac(text_: str) -> bytes:
     parts = text_.replace("-", ":").split(":")
     if len(parts) != 6 or not all(len(part) == 2 for part in parts):
         raise ValueError(f"{text_!r} is not a MAC address")
-    return bytes.fromhex("".join(parts))
+    address = bytes.fromhex("".join(parts))
+    if len(address) != 6:  # fromhex skips white space
+        raise ValueError(f"{text_!r} is not a MAC address")
+    return address
 
 
 def get(nl: Netlink, name: str = "", *, index: int = 0) -> Link:
@@ -316,12 +320,7 @@ def delete_vlan(nl: Netlink, index: int, vlan: int) -> None:
 
 
 def _vlans(index: int, first: int, last: int, flags: int, *, on_bridge: bool) -> bytes:
-    spec = [
-        attr(
-            _IFLA_BRIDGE_FLAGS,
-            (_BRIDGE_FLAGS_SELF if on_bridge else _BRIDGE_FLAGS_MASTER).to_bytes(2, "little"),
-        )
-    ]
+    spec = [attr_u16(_IFLA_BRIDGE_FLAGS, _BRIDGE_FLAGS_SELF if on_bridge else _BRIDGE_FLAGS_MASTER)]
     if first == last:
         spec.append(attr(_IFLA_BRIDGE_VLAN_INFO, _VLAN_INFO.pack(flags, first)))
     else:

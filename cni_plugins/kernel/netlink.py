@@ -291,5 +291,4 @@ def _refusal(reply: Reply) -> OSError | None:
 
 
 def _os_error(code: int, said: str) -> OSError:
-
     return OSError(code, f"{posix.strerror(code)}: {said}" if said else posix.strerror(code))

@@ -97,7 +97,11 @@ def gc(request: Request) -> None:
     config: dict[str, Any] | None = None
     stale = []
     for name in _noted_containers(request):
-        noted = _read_note(f"{request.conf.data_dir}/{name}")
+        try:
+            noted = _read_note(f"{request.conf.data_dir}/{name}")
+        except (CNIError, OSError) as error:  # whose network it is cannot be told: that is left to its DEL
+            skel.warn(f"flannel: {skel.as_cni_error(error).msg}")
+            continue
         if noted is None or noted.get("name") != request.network:
             continue
         config = config or noted

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,7 @@ import pytest
 
 from integration.node import PEER, Node
 from integration.runtime import images
+from integration.runtime.containerd import PATH
 from integration.runtime.observed import OUTSIDE
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ PACKAGES = {"containerd": "containerd", "runc": "runc", images.BUSYBOX: "busybox
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Fail, not skip, without the real runtime: its tests are what shows that the suite does its job."""
-    missing = [package for program, package in PACKAGES.items() if not shutil.which(program)]
+    missing = [package for program, package in PACKAGES.items() if not shutil.which(program, path=PATH)]
     if missing and item.get_closest_marker("runtime"):
         pytest.fail(f"install {', '.join(missing)}", pytrace=False)
 

@@ -12,8 +12,8 @@ How containerd calls plugins, as seen with Debian's 1.6.20 (the tests here rest 
   whatever case, and a plugin must do the same.
 - It refuses results of 1.1.0, so lists say 1.0.0 at most.
 - StopPodSandbox ends the pause process, calls DEL with the prevResult of its cache, then unmounts the
-  namespace. RemovePodSandbox stops once more, so **DEL comes twice**, the second time with CNI_NETNS empty and
-  no prevResult, and both must succeed.
+  namespace. RemovePodSandbox stops once more, so **DEL comes twice**, the second time with CNI_NETNS empty
+  and no prevResult, and both must succeed.
 - When an ADD fails, DEL follows at once for the whole list, also for plugins that were never added, without
   prevResult. The error's `msg` goes to the caller of RunPodSandbox; `details` do too, after "; ".
   No sandbox is left.

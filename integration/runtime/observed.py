@@ -1,4 +1,4 @@
-"""What can be seen of a machine with pods: the traces that pods leave on it, and what answers on its ports."""
+"""What can be seen of a machine with pods: the traces they leave on it, and what answers on its ports."""
 
 from __future__ import annotations
 

@@ -66,6 +66,11 @@ class Pod:
         """Demand an answer from an address to a ping out of the container."""
         self.run(*PING, address)
 
+    def get_page(self, host: str, port: int) -> str:
+        """Fetch a page over HTTP from within the container; return it without its headers."""
+        request = f"printf 'GET / HTTP/1.0\\r\\n\\r\\n' | {images.BUSYBOX} nc -w 5 {host} {port}"
+        return self.run(images.BUSYBOX, "sh", "-c", request).partition("\r\n\r\n")[2].strip()
+
     def stop(self) -> None:
         """Stop the pod, which takes its network away."""
         request = api_pb2.StopPodSandboxRequest(pod_sandbox_id=self.id)

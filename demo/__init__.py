@@ -1,0 +1,1 @@
+"""Shows the plugins at work: `make demo`."""
