@@ -100,10 +100,11 @@ class Side:
             left += [f"file {folder}/{name}" for name in files if self._is_left(folder, name)]
         return left
 
-    def _is_left(self, folder: str, name: str) -> bool:
-        if folder.endswith("/flannel"):
+    @staticmethod
+    def _is_left(folder: str, name: str) -> bool:
+        if folder.endswith("/flannel") or name.startswith("bench-"):
             return True
-        if not folder.endswith(f"/{NETWORK}") or not name[0].isdigit():
+        if not name[0].isdigit() or os.path.islink(f"{folder}/{name}"):
             return False
         with open(f"{folder}/{name}", "rb") as file:
             return file.read().startswith(b"bench-")

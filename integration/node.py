@@ -43,6 +43,8 @@ class Node:
             [sys.executable, "-IS", os.path.join(os.path.dirname(__file__), "holder.py")],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            # Ctrl-C must reach us alone: the holder has what runs inside to end first.
+            start_new_session=True,
         )
         self.pid = self._holder.pid
         assert self._holder.stdout is not None

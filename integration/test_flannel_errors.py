@@ -94,14 +94,15 @@ def test_an_error_of_the_delegate_is_ours_and_leaves_nothing(
     assert leftovers(node, "c1") == []
 
 
-def test_a_second_add_that_fails_leaves_the_first_as_it_was(node: Node) -> None:
-    write_subnet_env(node)
-    result = flannel_pods(node, flannel(), "c1")[0]
+def test_a_second_add_that_fails_keeps_what_the_firsts_del_needs(node: Node) -> None:
+    write_subnet_env(node, {**ONLY4, "FLANNEL_IPMASQ": "false"})
+    flannel_pods(node, flannel({"bridge": "br7"}), "c1")
     before = scratch(node)
-    answer = refusal(node, "ADD", "flannel", flannel({"mtu": 1300}), netns="c1")
-    assert "already exists" in answer["msg"]
+    answer = refusal(node, "ADD", "flannel", flannel({"type": "no-bridge"}), netns="c1")
+    assert "'no-bridge'" in answer["msg"]
     assert scratch(node) == before
-    assert not check(node, "flannel", flannel(), result)
+    node.delete("flannel", flannel({"type": "no-bridge"}), netns="c1")
+    assert leftovers(node, "c1") == []
 
 
 @pytest.mark.parametrize("env", [ONLY4, ONLY6, DUAL], ids=["IPv4", "IPv6", "both"])
@@ -189,12 +190,12 @@ def test_gc(node: Node, daemon: bool) -> None:
         os.unlink(node.path(SUBNET_FILE))
     node.remove_netns("c2")
     valid = [{"containerID": "c1", "ifname": "eth0"}]
-    assert node.cni("GC", "flannel", flannel(**{VALID: valid})) == (0, None)
+    assert node.cni("GC", "flannel", {**flannel(), VALID: valid}) == (0, None)
     assert reservations(node) == {"10.77.0.2"}
     assert not [line for line in pod_rules(node) if "10.77.0.3" in line]
     assert sorted(os.listdir(node.path(SCRATCH))) == ["c1", "c3"]
     assert not check(node, "flannel", flannel(), result)
-    assert node.cni("GC", "flannel", flannel(**{VALID: []})) == (0, None)
+    assert node.cni("GC", "flannel", {**flannel(), VALID: []}) == (0, None)
     assert reservations(node) == set()
     assert os.listdir(node.path(SCRATCH)) == ["c3"]
 
@@ -205,13 +206,13 @@ def test_gc_is_not_stopped_by_a_damaged_scratch_file(node: Node, content: bytes)
     flannel_pods(node, flannel(), "c1")
     with open(node.path(f"{SCRATCH}/broken"), "wb") as file:
         file.write(content)
-    assert node.cni("GC", "flannel", flannel(**{VALID: []})) == (0, None)
+    assert node.cni("GC", "flannel", {**flannel(), VALID: []}) == (0, None)
     assert reservations(node) == set()
     assert not os.path.exists(node.path(f"{SCRATCH}/c1"))
 
 
 def test_gc_without_anything(node: Node) -> None:
-    assert node.cni("GC", "flannel", flannel(**{VALID: []})) == (0, None)
+    assert node.cni("GC", "flannel", {**flannel(), VALID: []}) == (0, None)
     assert leftovers(node) == []
 
 

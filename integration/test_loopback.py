@@ -126,4 +126,4 @@ def test_add_to_a_namespace_that_is_gone(node: Node) -> None:
 
 def test_status_and_gc_have_nothing_to_say(node: Node) -> None:
     assert node.cni("STATUS", "loopback", loopback()) == (0, None)
-    assert node.cni("GC", "loopback", loopback(**{"cni.dev/valid-attachments": []})) == (0, None)
+    assert node.cni("GC", "loopback", {**loopback(), "cni.dev/valid-attachments": []}) == (0, None)
