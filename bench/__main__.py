@@ -11,7 +11,7 @@ from contextlib import ExitStack
 
 from bench import report
 from bench.process import PluginFailedError
-from bench.rows import MANY, ROWS, Line, measure
+from bench.rows import MANY, ROUNDS, ROWS, Line, measure
 from bench.side import Side
 from integration.node import PEER
 
@@ -82,14 +82,14 @@ def _footer(containers: int, left: list[str], lines: list[Line]) -> str:
     aimed = sum(line.target is not None for line in lines)
     reached = aimed - sum(line.missed for line in lines)
     parts = [
-        f"\nMedians of {containers} containers, both sides in turn. CPU: with the programs a plugin starts.",
-        "Peak: its largest process.",
-        f"{reached} of {aimed} targets reached.",
+        f"\nMedians of {containers} containers, {ROUNDS} rounds of the {MANY}, both sides in turn.",
+        "CPU: with the programs a plugin starts. Peak: its largest process.",
+        f"{reached} of {aimed} targets reached." if aimed else "",
     ]
     found = (
         f"{len(left)} things were left behind: {'; '.join(left[:5])}" if left else "Nothing was left behind."
     )
-    return f"{' '.join(parts)}\nOurs, after all DELs: {found}"
+    return f"{' '.join(parts).rstrip()}\nOurs, after all DELs: {found}"
 
 
 def _progress(what: str) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     Plugins = Callable[[Side], list[dict[str, Any]]]
 
 WARM_UP = 3
-ROUNDS = 5
+ROUNDS = 3
 WIDTH = 10
 MANY = 50
 

@@ -98,7 +98,7 @@ class Compiler:
             return ("int", schema.get("ge"), schema.get("le"))
         if kind == "dict":
             return ("dict",)
-        if kind in ("str", "bool", "any") and set(schema) <= known:
+        if kind in ("str", "bool") and set(schema) <= known:
             return (kind,)
         raise TypeError(f"the hot path does not know {kind} with {sorted(set(schema) - known)}")
 

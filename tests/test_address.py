@@ -32,8 +32,7 @@ def outcome(text: str) -> bytes | None:
     try:
         return parse_address(text)
     except ValueError as error:
-        assert repr(text) in str(error)
-        return None
+        return None if repr(text) in str(error) else b"an error that does not name the text"
 
 
 @given(ADDRESSES)
@@ -117,7 +116,7 @@ def test_membership_and_overlap(
 ) -> None:
     left, right = Prefix.parse(one.with_prefixlen), Prefix.parse(other.with_prefixlen)
     assert (right.address in left) is (other.ip in one.network)
-    overlap = one.version == other.version and one.network.overlaps(other.network)  # type: ignore[arg-type]
+    overlap = one.version == other.version and one.network.overlaps(other.network)
     assert left.overlaps(right) is right.overlaps(left) is overlap
 
 

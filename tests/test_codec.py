@@ -23,9 +23,7 @@ def outcome(data: bytes) -> Any:
     try:
         return decode(data, "the text")
     except DecodeError as error:
-        assert error.code == 6
-        assert error.msg.startswith("the text is ")
-        return DecodeError
+        return DecodeError if error.msg.startswith("the text is ") else error
 
 
 def refuse(name: str) -> None:
@@ -70,7 +68,10 @@ def test_what_json_has_no_form_for_is_not_encoded(value: object) -> None:
         encode(value)
 
 
-@given(st.binary(max_size=30) | st.text('{}[]",:0123456789.eE+-truefalsn \\u\t\r\n\ufeff\v', max_size=30).map(str.encode))
+@given(
+    st.binary(max_size=30)
+    | st.text('{}[]",:0123456789.eE+-truefalsn \\u\t\r\n\ufeff\v', max_size=30).map(str.encode)
+)
 @example(b"\xef\xbb\xbf{}")
 @example(b"\xff\xfe{\0}\0")
 @example(b'"\x01"')

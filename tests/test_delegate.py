@@ -145,7 +145,10 @@ def test_error_objects_pass_unchanged(
 ) -> None:
     failing = f"{echo(body)}\nexit 1"
     folder.program("ipam", ADD=failing, CHECK=failing)
-    for run in (lambda: delegate.add(folder.request(), "ipam", {}), lambda: delegate.call(folder.request("CHECK"), "ipam", {})):
+    for run in (
+        lambda: delegate.add(folder.request(), "ipam", {}),
+        lambda: delegate.call(folder.request("CHECK"), "ipam", {}),
+    ):
         with pytest.raises(CNIError) as caught:
             run()
         assert (caught.value.code, caught.value.msg, caught.value.details) == expected
@@ -170,14 +173,14 @@ NO_ERROR_OBJECT = {
 @pytest.mark.parametrize("script", NO_ERROR_OBJECT.values(), ids=NO_ERROR_OBJECT)
 def test_a_failure_without_an_error_object_is_code_103(script: str, folder: Folder) -> None:
     folder.program("ipam", ADD=script)
-    with pytest.raises(DelegateError, match="^ipam failed with status 3 and no error object$"):
+    with pytest.raises(DelegateError, match=r"^ipam failed with status 3 and no error object$"):
         delegate.add(folder.request(), "ipam", {})
     assert folder.log() == ["ADD", "DEL"]
 
 
 def test_a_delegate_that_dies_without_a_word(folder: Folder) -> None:
     folder.program("ipam", ADD="kill -9 $$", STATUS="kill -9 $$")
-    with pytest.raises(DelegateError, match="^ipam failed with status -9 and no error object$"):
+    with pytest.raises(DelegateError, match=r"^ipam failed with status -9 and no error object$"):
         delegate.add(folder.request(), "ipam", {})
     assert folder.log() == ["ADD", "DEL"]
     with pytest.raises(DelegateError, match="status -9"):
@@ -211,7 +214,7 @@ def test_when_the_del_fails_too_the_first_error_counts(
 ) -> None:
     failing = f"{echo({'code': 102, 'msg': 'no address'})}\nexit 1"
     folder.program("ipam", ADD=failing, DEL=f"{echo({'code': 5, 'msg': 'disk gone'})}\nexit 1")
-    with pytest.raises(CNIError, match="^no address$"):
+    with pytest.raises(CNIError, match=r"^no address$"):
         delegate.add(folder.request(), "ipam", {})
     assert capfd.readouterr().err == "ipam: DEL after a failed ADD: disk gone\n"
 
@@ -251,7 +254,7 @@ class Local:
 def local(folder: Folder) -> Iterator[Local]:
     before = delegate._Local.identity, delegate._Local.lookup
     yield Local(folder)
-    delegate._Local.identity, delegate._Local.lookup = before[0], staticmethod(before[1])  # type: ignore[assignment]
+    delegate._Local.identity, delegate._Local.lookup = before[0], staticmethod(before[1])
 
 
 CONFIG = {"cniVersion": "1.1.0", "name": "net", "type": "x", "prevResult": {}}

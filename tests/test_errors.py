@@ -16,9 +16,9 @@ CLASSES = {
 def test_the_tree_in_the_docstring_is_the_tree() -> None:
     drawn = [(match["name"], match["code"]) for match in DRAWN.finditer(errors.__doc__ or "")]
     assert drawn[0] == ("CNIError", None)
-    assert drawn[1:] == [
-        (name, str(cls.code)) for name, cls in CLASSES.items() if cls is not CNIError
-    ], "the same classes with the same codes in the same order"
+    assert drawn[1:] == [(name, str(cls.code)) for name, cls in CLASSES.items() if cls is not CNIError], (
+        "the same classes with the same codes in the same order"
+    )
     assert re.search(r"^ +999  a fault", errors.__doc__ or "", re.MULTILINE)
     assert CNIError.code == 999
 

@@ -69,7 +69,11 @@ def test_defaults_are_a_bridge_with_host_local() -> None:
         (BOTH, ["10.244.3.0/24", "fd00:10:0:3::/64"], ["10.244.0.0/16", "fd00:10::/48"]),
         (ONLY6, ["fd00:10:0:3::/64"], ["fd00:10::/48"]),
         (
-            {**BOTH, "FLANNEL_NETWORK": "10.244.0.0/16,10.9.0.0/16, 10.244.0.0/16", "FLANNEL_IPV6_NETWORK": "fd00::/48,fd00::1/48"},
+            {
+                **BOTH,
+                "FLANNEL_NETWORK": "10.244.0.0/16,10.9.0.0/16, 10.244.0.0/16",
+                "FLANNEL_IPV6_NETWORK": "fd00::/48,fd00::1/48",
+            },
             ["10.244.3.0/24", "fd00:10:0:3::/64"],
             ["10.244.0.0/16", "10.9.0.0/16", "fd00::/48"],
         ),
@@ -81,7 +85,9 @@ def test_families_and_networks(values: dict[str, str], subnets: list[str], netwo
     assert ipam["routes"] == [{"dst": network} for network in networks]
 
 
-@pytest.mark.parametrize(("said", "masquerade"), [("true", True), ("false", False), ("TRUE", False), ("1", False)])
+@pytest.mark.parametrize(
+    ("said", "masquerade"), [("true", True), ("false", False), ("TRUE", False), ("1", False)]
+)
 def test_somebody_masquerades(said: str, masquerade: bool) -> None:
     """The delegate's ipMasq is the opposite of what the daemon does."""
     values = {**V4, "FLANNEL_IPMASQ": said}
@@ -91,7 +97,9 @@ def test_somebody_masquerades(said: str, masquerade: bool) -> None:
 
 def test_what_the_administrator_wrote_goes_before_the_defaults() -> None:
     delegate = {"type": "ptp", "mtu": 1300, "ipMasq": True, "more": [1]}
-    made = config(V4, delegate=delegate, runtimeConfig={"portMappings": []}, ipam={"dataDir": "/d", "type": "x"})
+    made = config(
+        V4, delegate=delegate, runtimeConfig={"portMappings": []}, ipam={"dataDir": "/d", "type": "x"}
+    )
     assert made == {
         **delegate,
         "name": "net",
@@ -195,7 +203,7 @@ class Node:
         self.env = tmp_path / "subnet.env"
         self.addresses = tmp_path / "ipam" / "net"
 
-    def call(self, verb: str, container: str = "c1", **keys: Any) -> Answer:
+    def call(self, verb: str, container: str = "c1", valid: list[str] | None = None, **keys: Any) -> Answer:
         raw = {
             "cniVersion": "1.1.0",
             "name": "net",
@@ -206,6 +214,8 @@ class Node:
             "ipam": {"dataDir": str(self.addresses.parent)},
             **keys,
         }
+        if valid is not None:
+            raw["cni.dev/valid-attachments"] = [{"containerID": each, "ifname": "eth0"} for each in valid]
         return call(f"{self.bin}/flannel", variables(verb, self.bin, containerid=container), raw)
 
     def held(self) -> list[str]:
@@ -225,7 +235,7 @@ def test_without_the_daemon(node: Node) -> None:
     assert (status := node.call("STATUS")).code == 50
     assert status.json["msg"] == added.json["msg"]
     assert node.call("DEL").status == 0
-    gc = node.call("GC", **{"cni.dev/valid-attachments": []})
+    gc = node.call("GC", valid=[])
     assert (gc.status, gc.stderr) == (0, "")
     assert not node.notes.exists()
 
@@ -312,7 +322,7 @@ def test_gc_forgets_what_is_gone(node: Node) -> None:
         assert node.call("ADD", container).status == 0
     other = {"type": "host-local", "name": "other"}
     (node.notes / "c9").write_text(json.dumps(other))
-    answer = node.call("GC", **{"cni.dev/valid-attachments": [{"containerID": "c2", "ifname": "eth0"}]})
+    answer = node.call("GC", valid=["c2"])
     assert answer.status == 0
     assert sorted(path.name for path in node.notes.iterdir()) == ["c2", "c9"]
     assert node.held() == ["10.244.3.3"]
@@ -325,7 +335,7 @@ def test_gc_goes_on_after_half_a_note(node: Node) -> None:
         assert node.call("ADD", container).status == 0
     (node.notes / "c1").write_text('{"type": "host-lo')
     (node.notes / "folder").mkdir()
-    answer = node.call("GC", **{"cni.dev/valid-attachments": [{"containerID": "c2", "ifname": "eth0"}]})
+    answer = node.call("GC", valid=["c2"])
     assert (answer.status, answer.stdout) == (0, b"")
     assert f"{node.notes}/c1 is not JSON" in answer.stderr
     assert sorted(path.name for path in node.notes.iterdir()) == ["c1", "c2", "folder"]

@@ -21,7 +21,9 @@ def result(*addresses: str, routes: tuple[str, ...] = ()) -> Result:
 
 
 def routes(made: Result) -> list[str]:
-    return [f"{route.dst} {format_address(route.gw)}" if route.gw else str(route.dst) for route in made.routes]
+    return [
+        f"{route.dst} {format_address(route.gw)}" if route.gw else str(route.dst) for route in made.routes
+    ]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -15,10 +16,32 @@ from tests.calls import VERBS, host_local, variables
 if TYPE_CHECKING:
     from pathlib import Path
 
-FORBIDDEN = set(
-    "os asyncio ssl socket json re typing enum dataclasses inspect logging pathlib subprocess pydantic "
-    "pydantic_core netaddr pyroute2 ctypes functools collections contextlib ipaddress struct importlib".split()
-)
+FORBIDDEN = {
+    "asyncio",
+    "collections",
+    "contextlib",
+    "ctypes",
+    "dataclasses",
+    "enum",
+    "functools",
+    "importlib",
+    "inspect",
+    "ipaddress",
+    "json",
+    "logging",
+    "netaddr",
+    "os",
+    "pathlib",
+    "pydantic",
+    "pydantic_core",
+    "pyroute2",
+    "re",
+    "socket",
+    "ssl",
+    "struct",
+    "subprocess",
+    "typing",
+}
 OURS = ("cni_plugins", "ipam", "__future__")
 
 # What multicall.main does, then the list: its own last act is to end the process without one.
@@ -69,7 +92,7 @@ def test_import_budget(name: str, verb: str, suite_bin: str, tmp_path: Path) -> 
     raw = host_local(tmp_path)
     if verb == "ADD" and name != "portmap":
         del raw["prevResult"]
-    _status, _output, modules = loaded(name, variables(verb, suite_bin), encoded(raw))
+    _status, _output, modules = loaded(name, variables(verb, suite_bin), json.dumps(raw).encode())
     assert MODULES[name] in modules
     assert heavy(modules) == []
     assert "cni_plugins.config" in modules, "only the compiled models are read"
@@ -77,7 +100,9 @@ def test_import_budget(name: str, verb: str, suite_bin: str, tmp_path: Path) -> 
 
 
 def test_import_budget_of_an_address(suite_bin: str, tmp_path: Path) -> None:
-    status, output, modules = loaded("host-local", variables("ADD", suite_bin), encoded(host_local(tmp_path)))
+    status, output, modules = loaded(
+        "host-local", variables("ADD", suite_bin), json.dumps(host_local(tmp_path)).encode()
+    )
     assert (status, b"10.1.2.2/24" in output) == (0, True)
     assert heavy(modules) == []
     assert not [name for name in modules if name.startswith("cni_plugins.rules")]
@@ -95,7 +120,7 @@ def test_import_budget_of_a_delegation(suite_bin: str, tmp_path: Path) -> None:
         "delegate": {"type": "host-local"},
         "ipam": {"dataDir": str(tmp_path / "data")},
     }
-    status, output, modules = loaded("flannel", variables("ADD", suite_bin), encoded(raw))
+    status, output, modules = loaded("flannel", variables("ADD", suite_bin), json.dumps(raw).encode())
     assert (status, b"10.1.2.2/24" in output) == (0, True), output
     assert heavy(modules) == []
     assert "ipam.host_local.plugin" in modules
@@ -105,9 +130,3 @@ def test_the_budget_is_noticed(suite_bin: str, tmp_path: Path) -> None:
     """Text that is no JSON may cost the error's own module, which is what these tests look for."""
     _status, _output, modules = loaded("loopback", variables("STATUS", suite_bin), b'{"a" 1}')
     assert "json.decoder" in heavy(modules)
-
-
-def encoded(raw: dict[str, object]) -> bytes:
-    import json
-
-    return json.dumps(raw).encode()

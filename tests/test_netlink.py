@@ -122,7 +122,8 @@ def test_lengths_that_lead_astray(length: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("payload", "expected"), [(b"eth0\0", "eth0"), (b"eth0", "eth0"), (b"", ""), (b"a\0b\0", "a"), (b"\xff\0", "\udcff")]
+    ("payload", "expected"),
+    [(b"eth0\0", "eth0"), (b"eth0", "eth0"), (b"", ""), (b"a\0b\0", "a"), (b"\xff\0", "\udcff")],
 )
 def test_text(payload: bytes, expected: str) -> None:
     assert netlink.text(payload) == expected
@@ -153,7 +154,9 @@ def test_answers_to_older_requests_are_skipped(kernel: KernelEnd) -> None:
 def explained(said: str, request: bytes = b"") -> bytes:
     """Return what follows the errno: the request's header, its payload, the kernel's own words."""
     header = struct.pack("=IHHII", 16 + len(request), 18, 0, 42, 0)
-    return header + request + b"\0" * (-len(request) & 3) + netlink.attr_u32(2, 28) + netlink.attr_str(1, said)
+    return (
+        header + request + b"\0" * (-len(request) & 3) + netlink.attr_u32(2, 28) + netlink.attr_str(1, said)
+    )
 
 
 @pytest.mark.parametrize(
@@ -205,10 +208,19 @@ def test_dump(kernel: KernelEnd) -> None:
 
 
 def test_a_dump_that_fails_at_its_end(kernel: KernelEnd) -> None:
-    kernel.say(kernel.message(16, b"one!", MULTI), kernel.message(DONE, struct.pack("=i", -errno.ENODEV), MULTI))
+    kernel.say(
+        kernel.message(16, b"one!", MULTI), kernel.message(DONE, struct.pack("=i", -errno.ENODEV), MULTI)
+    )
     with pytest.raises(OSError, match="No such device") as caught:
         kernel.netlink.dump(18, b"")
     assert caught.value.errno == errno.ENODEV
+
+
+def test_a_dump_that_fails_with_the_kernels_own_words(kernel: KernelEnd) -> None:
+    body = struct.pack("=i", -errno.EINVAL) + netlink.attr_str(1, "Invalid header")
+    kernel.say(kernel.message(DONE, body, MULTI | ACK_TLVS))
+    with pytest.raises(OSError, match="Invalid argument: Invalid header"):
+        kernel.netlink.dump(18, b"")
 
 
 def test_a_dump_without_a_status_at_its_end(kernel: KernelEnd) -> None:
@@ -239,9 +251,12 @@ def test_tables_that_never_stop_changing(kernel: KernelEnd) -> None:
 
 
 def test_transaction(kernel: KernelEnd) -> None:
+    kernel.say(kernel.error(errno.EPERM, sequence=41))  # of something older
     kernel.say(kernel.message(9, b"news", sequence=42), kernel.error(0, sequence=43))
     kernel.say(kernel.error(0, sequence=44))
-    replies = kernel.netlink.transaction([(16, 0, b"begin"), (9, NLM_F_ACK, b""), (9, NLM_F_ACK | 0x800, b"x")])
+    replies = kernel.netlink.transaction(
+        [(16, 0, b"begin"), (9, NLM_F_ACK, b""), (9, NLM_F_ACK | 0x800, b"x")]
+    )
     assert [reply.body for reply in replies] == [b"news"]
     data = kernel._theirs.recv(1 << 16)
     seen, offset = [], 0
@@ -280,7 +295,7 @@ def test_a_real_socket() -> None:
             link.get(nl, index=0x7FFFFFF0)
         assert caught.value.errno == errno.ENODEV
         assert caught.value.__notes__ == ["failed to look up link 2147483632"]
-        with pytest.raises(OSError, match="Invalid argument: .*[Ii]nvalid.*header"):
+        with pytest.raises(OSError, match=r"Invalid argument: .*[Ii]nvalid.*header"):
             nl.dump(link.RTM_GETLINK, link._header(flags=1))
     with pytest.raises(OSError, match="Bad file descriptor"):
         nl.request(link.RTM_GETLINK, 0, b"")

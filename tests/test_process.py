@@ -95,7 +95,8 @@ sys.path.insert(0, {ROOT!r})
 from cni_plugins import process
 for fd in {closed!r}:
     posix.close(fd)
-done = process.run(["/bin/sh", "-c", "cat; echo noise >&2"], {{"PATH": "/bin:/usr/bin"}}, b"in", capture_stderr={capture})
+argv = ["/bin/sh", "-c", "cat; echo noise >&2"]
+done = process.run(argv, {{"PATH": "/bin:/usr/bin"}}, b"in", capture_stderr={capture})
 fd = posix.open({str(tmp_path / "seen")!r}, posix.O_CREAT | posix.O_WRONLY)
 posix.write(fd, b"%d|%b|%b" % (done.status, done.stdout, done.stderr))
 """

@@ -67,7 +67,7 @@ def test_all_missing_variables_are_named(verb: str) -> None:
 
 @pytest.mark.parametrize("verb", ["", "add", "ADD ", "UPDATE", "ADD\n", "\udcff"])
 def test_unknown_verbs_are_code_4(verb: str) -> None:
-    with pytest.raises(InvalidEnvironmentError, match="^unknown CNI_COMMAND") as caught:
+    with pytest.raises(InvalidEnvironmentError, match=r"^unknown CNI_COMMAND") as caught:
         check_environment(variables(verb, "/bin"))
     assert all(known in caught.value.details for known in VERBS)
 
@@ -142,7 +142,7 @@ def test_identifiers(text: str) -> None:
 @pytest.mark.parametrize("text", ["", *HOSTILE])
 @pytest.mark.parametrize("verb", ["ADD", "CHECK", "DEL"])
 def test_hostile_container_ids_are_code_4(verb: str, text: str) -> None:
-    with pytest.raises(InvalidEnvironmentError, match="^CNI_CONTAINERID: invalid characters") as caught:
+    with pytest.raises(InvalidEnvironmentError, match=r"^CNI_CONTAINERID: invalid characters") as caught:
         request(verb, containerid=text)
     assert "\n" not in caught.value.msg
     assert not valid_identifier(text)
@@ -151,14 +151,14 @@ def test_hostile_container_ids_are_code_4(verb: str, text: str) -> None:
 @pytest.mark.parametrize("text", HOSTILE)
 @pytest.mark.parametrize("verb", [verb for verb in VERBS if verb != "VERSION"])
 def test_hostile_network_names_are_code_7(verb: str, text: str) -> None:
-    with pytest.raises(InvalidConfigError, match="^invalid characters found in network name") as caught:
+    with pytest.raises(InvalidConfigError, match=r"^invalid characters found in network name") as caught:
         request(verb, conf(name=text))
     assert "\n" not in caught.value.msg
 
 
 @pytest.mark.parametrize("name", [None, ""])
 def test_a_network_has_a_name(name: object) -> None:
-    with pytest.raises(InvalidConfigError, match="^missing network name$"):
+    with pytest.raises(InvalidConfigError, match=r"^missing network name$"):
         request(raw=conf(name=name))
 
 
@@ -296,7 +296,7 @@ def test_valid_attachments() -> None:
     [None, {}, "a", [None], ["a"], [{}], [{"containerID": "a"}], [{"containerID": 1, "ifname": "eth0"}]],
 )
 def test_no_list_of_attachments_is_an_error_lest_everything_goes(listed: object) -> None:
-    with pytest.raises(InvalidConfigError, match="cni.dev/valid-attachments"):
+    with pytest.raises(InvalidConfigError, match=r"cni.dev/valid-attachments"):
         request("GC", conf(**{"cni.dev/valid-attachments": listed})).valid_attachments()
     with pytest.raises(CNIError):
         request("GC", conf()).valid_attachments()

@@ -151,9 +151,7 @@ def test_without_a_command_it_says_what_it_is(env: dict[str, str], console: Cons
         (RecursionError("maximum"), 6, "the network configuration is nested too deeply", None),
     ],
 )
-def test_failures(
-    failure: Exception, code: int, msg: str, details: str | None, console: Console
-) -> None:
+def test_failures(failure: Exception, code: int, msg: str, details: str | None, console: Console) -> None:
     for version in VERSIONS:
         raw = conf(cniVersion=version)
         status, output = console.main(Trial(failure), variables("ADD", "/bin"), raw)

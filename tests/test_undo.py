@@ -34,7 +34,7 @@ def test_a_step_that_fails_does_not_hold_up_the_others(
     failure: Exception, says: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     done: list[str] = []
-    with pytest.raises(InvalidConfigError, match="^the reason$"), Undo() as undo:  # noqa: PT012
+    with pytest.raises(InvalidConfigError, match=r"^the reason$"), Undo() as undo:  # noqa: PT012
         undo.push(done.append, "first")
         undo.push(fail, failure)
         undo.push(done.append, "third")
@@ -49,7 +49,7 @@ def test_teardown_goes_through_all_steps() -> None:
     teardown.step(done.append, "first")
     teardown.step(fail, OSError(16, "busy"))
     teardown.step(done.append, "third")
-    with pytest.raises(KernelError, match="^busy$"):
+    with pytest.raises(KernelError, match=r"^busy$"):
         teardown.finish()
     assert done == ["first", "third"]
 
@@ -68,7 +68,7 @@ def test_several_errors_are_told_together() -> None:
     teardown = Teardown()
     teardown.step(fail, CNIError("one"))
     teardown.step(fail, OSError(16, "two"))
-    with pytest.raises(TeardownError, match="^one; two$") as caught:
+    with pytest.raises(TeardownError, match=r"^one; two$") as caught:
         teardown.finish()
     assert caught.value.code == 104
 

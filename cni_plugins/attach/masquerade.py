@@ -71,10 +71,7 @@ def remove(request: Request) -> None:
     attachment = _attachment(request)
     with Nft() as tables:
         tables.change(lambda: _removal(tables, attachment))
-        chain = iptables_chain(request.network, request.container_id)
-        found = [
-            family for family, table in IPTABLES_TABLES.items() if tables.chain_use(table, chain) is not None
-        ]
+        found = _iptables_families(tables, attachment)
     # What has a note was made here, with nftables, and is gone now; anything else may be iptables' too.
     if found or notes.read(_KIND, attachment) is None:
         from cni_plugins.attach import masquerade_iptables  # noqa: PLC0415 (as in `add`)
@@ -92,19 +89,25 @@ def check(request: Request, addresses: Sequence[Prefix], backend: str | None) ->
         ProgramError: iptables cannot be asked.
         OSError: the kernel refused to say.
     """
-    if _is_iptables(backend):
-        from cni_plugins.attach import masquerade_iptables  # noqa: PLC0415 (as in `add`)
-
-        masquerade_iptables.check(request.network, request.container_id, addresses)
-        return
     attachment = _attachment(request)
-    with Nft() as tables:
-        if tables.start(LAYOUT):
-            raise CheckFailedError(
-                f"the nftables chain {ENTRANCE} of table {TABLE.name} is not as it should be",
-                f"its last rule must be `goto {CHAIN}`; the next ADD with ipMasq repairs it",
-            )
-        values = [compared(each.expressions) for each in _present(tables, attachment)]
+    if not _is_iptables(backend):
+        with Nft() as tables:
+            # Without a word on the backend, the reference may have chosen iptables
+            if backend or _present(tables, attachment) or not _iptables_families(tables, attachment):
+                _check_nftables(tables, attachment, addresses)
+                return
+    from cni_plugins.attach import masquerade_iptables  # noqa: PLC0415 (as in `add`)
+
+    masquerade_iptables.check(request.network, request.container_id, addresses)
+
+
+def _check_nftables(tables: Nft, attachment: Attachment, addresses: Sequence[Prefix]) -> None:
+    if tables.start(LAYOUT):
+        raise CheckFailedError(
+            f"the nftables chain {ENTRANCE} of table {TABLE.name} is not as it should be",
+            f"its last rule must be `goto {CHAIN}`; the next ADD with ipMasq repairs it",
+        )
+    values = [compared(each.expressions) for each in _present(tables, attachment)]
     for address in addresses:
         if not any(address.address in each for each in values):
             raise CheckFailedError(f"the nftables rule that masquerades {address} is missing in {CHAIN}")
@@ -139,6 +142,12 @@ def _is_iptables(backend: str | None) -> bool:
             f"unrecognized ipMasqBackend {backend!r}", f"known are {NFTABLES} and {IPTABLES}"
         )
     return backend == IPTABLES
+
+
+def _iptables_families(tables: Nft, attachment: Attachment) -> list[int]:
+    """Return the families in which iptables, on nf_tables, has a chain of the container."""
+    chain = iptables_chain(attachment[0], attachment[1])
+    return [family for family, table in IPTABLES_TABLES.items() if tables.chain_use(table, chain) is not None]
 
 
 def _attachment(request: Request) -> Attachment:

@@ -236,7 +236,7 @@ class Netlink:
                     return replies
                 if reply.kind == NLMSG_DONE:
                     if len(reply.body) >= 4 and (code := _ERRNO.unpack_from(reply.body)[0]) < 0:
-                        raise _os_error(-code, "")
+                        raise _os_error(-code, _said(reply, 4))
                     return replies
                 replies.append(reply)
 
@@ -281,13 +281,17 @@ def _refusal(reply: Reply) -> OSError | None:
     code = -_ERRNO.unpack_from(reply.body)[0]
     if code == 0:
         return None
-    said = ""
-    if reply.flags & NLM_F_ACK_TLVS:
-        offset = 20
-        if not reply.flags & NLM_F_CAPPED and len(reply.body) >= 20:
-            offset += uint(reply.body[4:8]) - 16
-        said = text(attribute_map(reply.body, (offset + 3) & ~3).get(_NLMSGERR_ATTR_MSG, b""))
-    return _os_error(code, said)
+    offset = 20
+    if not reply.flags & NLM_F_CAPPED and len(reply.body) >= 20:
+        offset += uint(reply.body[4:8]) - 16
+    return _os_error(code, _said(reply, (offset + 3) & ~3))
+
+
+def _said(reply: Reply, offset: int) -> str:
+    """Return the kernel's own words, in attributes from an offset on; empty when there are none."""
+    if not reply.flags & NLM_F_ACK_TLVS:
+        return ""
+    return text(attribute_map(reply.body, offset).get(_NLMSGERR_ATTR_MSG, b""))
 
 
 def _os_error(code: int, said: str) -> OSError:

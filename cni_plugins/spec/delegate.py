@@ -111,7 +111,7 @@ def _call(request: Request, command: str, plugin: str, path: str, config: dict[s
         if local is not None:
             try:
                 return skel.serve(local, env, config)
-            except Exception as error:  # noqa: BLE001 (its skeleton would do the same in a process of its own)
+            except Exception as error:  # as its skeleton would do in a process of its own
                 raise skel.as_cni_error(error) from error
     return _execute(path, plugin, env, encode(config))
 

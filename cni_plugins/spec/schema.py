@@ -68,8 +68,6 @@ def _fold(fields: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
 
 def _value(node: tuple[Any, ...], value: Any, where: str) -> Any:
     kind = node[0]
-    if kind == "any":
-        return value
     if kind == "model":
         return validate(node[1], value, where)
     if type(value) is not _TYPES[kind]:

@@ -1,0 +1,496 @@
+"""Messages about links, addresses and routes: pyroute2 reads what ours writes, and the other way round."""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cni_plugins.address import Prefix, parse_address
+from cni_plugins.kernel import addr, link, route
+from tests.kernel_end import DONE, MULTI, Asked, KernelEnd
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+CREATE_NEW = 0x400 | 0x200
+CREATE = 0x400
+MAC = "02:00:5e:10:00:ff"
+
+
+@pytest.fixture
+def kernel() -> Iterator[KernelEnd]:
+    with KernelEnd() as end:
+        yield end
+
+
+def attributes(message: Any) -> dict[str, Any]:
+    """Return a message's attributes with nested ones as dicts; of one that occurs twice, a list."""
+    found: dict[str, Any] = {}
+    for name, held in message["attrs"]:
+        value = attributes(held) if hasattr(held, "get_attr") and "attrs" in held else held
+        found[name] = [found[name], value] if name in found else value
+    return found
+
+
+def asked(kernel: KernelEnd, call: Callable[..., object], *args: Any, **options: Any) -> Asked:
+    kernel.acknowledge()
+    call(kernel.netlink, *args, **options)
+    return kernel.asked()
+
+
+def change_flags(request: Asked) -> int:
+    return int(request.flags) & ~0x5  # REQUEST and ACK
+
+
+def test_create_bridge(kernel: KernelEnd) -> None:
+    request = asked(kernel, link.create_bridge, "cni0", link.parse_mac(MAC), mtu=1450, vlan_filtering=True)
+    message = request.decoded()
+    assert (request.kind, change_flags(request)) == (16, CREATE_NEW)
+    assert (message["index"], message["flags"], message["change"]) == (0, 1, 1)
+    assert attributes(message) == {
+        "IFLA_IFNAME": "cni0",
+        "IFLA_ADDRESS": MAC,
+        "IFLA_MTU": 1450,
+        "IFLA_LINKINFO": {"IFLA_INFO_KIND": "bridge", "IFLA_INFO_DATA": {"IFLA_BR_VLAN_FILTERING": 1}},
+    }
+
+
+def test_create_a_plain_bridge(kernel: KernelEnd) -> None:
+    message = asked(kernel, link.create_bridge, "br", link.parse_mac(MAC)).decoded()
+    assert attributes(message) == {
+        "IFLA_IFNAME": "br",
+        "IFLA_ADDRESS": MAC,
+        "IFLA_LINKINFO": {"IFLA_INFO_KIND": "bridge"},
+    }
+
+
+def test_create_veth(kernel: KernelEnd) -> None:
+    request = asked(kernel, link.create_veth, "veth1", "eth0", 9, master=7, mtu=1400, mac=link.parse_mac(MAC))
+    message = request.decoded()
+    assert (request.kind, change_flags(request)) == (16, CREATE_NEW)
+    assert (message["index"], message["flags"], message["change"]) == (0, 1, 1), "this end is up"
+    found = attributes(message)
+    peer = found["IFLA_LINKINFO"]["IFLA_INFO_DATA"].pop("VETH_INFO_PEER")
+    assert found == {
+        "IFLA_IFNAME": "veth1",
+        "IFLA_MTU": 1400,
+        "IFLA_MASTER": 7,
+        "IFLA_LINKINFO": {"IFLA_INFO_KIND": "veth", "IFLA_INFO_DATA": {}},
+    }
+    assert peer == {"IFLA_IFNAME": "eth0", "IFLA_MTU": 1400, "IFLA_ADDRESS": MAC, "IFLA_NET_NS_FD": 9}
+
+
+def test_create_a_plain_veth(kernel: KernelEnd) -> None:
+    found = attributes(asked(kernel, link.create_veth, "a", "b", None).decoded())
+    assert found["IFLA_LINKINFO"]["IFLA_INFO_DATA"]["VETH_INFO_PEER"] == {"IFLA_IFNAME": "b"}
+    assert set(found) == {"IFLA_IFNAME", "IFLA_LINKINFO"}
+    descriptor_0 = attributes(asked(kernel, link.create_veth, "a", "b", 0).decoded())
+    assert descriptor_0["IFLA_LINKINFO"]["IFLA_INFO_DATA"]["VETH_INFO_PEER"]["IFLA_NET_NS_FD"] == 0
+
+
+@pytest.mark.parametrize(
+    ("call", "flags", "change"),
+    [(link.set_up, 1, 1), (link.set_down, 0, 1), (link.set_promiscuous, 0x100, 0x100)],
+)
+def test_flags(call: Callable[..., None], flags: int, change: int, kernel: KernelEnd) -> None:
+    request = asked(kernel, call, 5)
+    message = request.decoded()
+    assert (request.kind, change_flags(request)) == (16, 0), "nothing is made"
+    assert (message["index"], message["flags"], message["change"]) == (5, flags, change)
+    assert message["attrs"] == []
+
+
+def test_set_master_and_mac(kernel: KernelEnd) -> None:
+    for request, expected in (
+        (asked(kernel, link.set_master, 5, 7), {"IFLA_MASTER": 7}),
+        (asked(kernel, link.set_mac, 5, link.parse_mac(MAC)), {"IFLA_ADDRESS": MAC}),
+    ):
+        message = request.decoded()
+        assert (request.kind, change_flags(request), message["index"]) == (16, 0, 5)
+        assert (message["flags"], message["change"]) == (0, 0), "up or down stays as it is"
+        assert attributes(message) == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"hairpin": True}, {"IFLA_BRPORT_MODE": 1}),
+        ({"isolated": True}, {"IFLA_BRPORT_ISOLATED": 1}),
+        ({"hairpin": True, "isolated": True}, {"IFLA_BRPORT_MODE": 1, "IFLA_BRPORT_ISOLATED": 1}),
+    ],
+)
+def test_set_port(options: dict[str, bool], expected: dict[str, int], kernel: KernelEnd) -> None:
+    request = asked(kernel, link.set_port, 5, **options)
+    message = request.decoded()
+    assert (request.kind, message["family"], message["index"]) == (19, 7, 5)
+    assert attributes(message) == {"IFLA_PROTINFO": expected}
+
+
+def test_set_forwarding(kernel: KernelEnd) -> None:
+    message = asked(kernel, link.set_forwarding, 5).decoded()
+    assert attributes(message) == {"IFLA_PROTINFO": {"IFLA_BRPORT_STATE": 3}}
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "expected"),
+    [
+        (lambda nl: link.add_vlans(nl, 5, 100, 100, untagged=True), 19, (1, [(0x6, 100)])),
+        (lambda nl: link.add_vlans(nl, 5, 100, 100), 19, (1, [(0, 100)])),
+        (lambda nl: link.add_vlans(nl, 5, 100, 200), 19, (1, [(0x8, 100), (0x10, 200)])),
+        (lambda nl: link.add_vlans(nl, 5, 1, 4094, on_bridge=True), 19, (2, [(0x8, 1), (0x10, 4094)])),
+        (lambda nl: link.delete_vlan(nl, 5, 1), 17, (1, [(0, 1)])),
+    ],
+)
+def test_vlans_of_a_port(
+    call: Callable[..., None], kind: int, expected: tuple[int, list[tuple[int, int]]], kernel: KernelEnd
+) -> None:
+    """linux/if_bridge.h: 1 is the bridge's own table for the port, 2 the bridge itself."""
+    request = asked(kernel, call)
+    message = request.decoded()
+    assert (request.kind, message["family"], message["index"]) == (kind, 7, 5)
+    spec = message.get_attr("IFLA_AF_SPEC")["attrs"]
+    assert spec[0][1] in (expected[0], {"value": expected[0]})
+    assert [(info["flags"], info["vid"]) for _name, info in spec[1:]] == expected[1]
+
+
+def test_delete(kernel: KernelEnd) -> None:
+    request = asked(kernel, link.delete, "veth1")
+    assert (request.kind, attributes(request.decoded())) == (17, {"IFLA_IFNAME": "veth1"})
+    kernel.acknowledge()
+    assert link.delete(kernel.netlink, "veth1") is True
+    kernel.acknowledge(code=errno.ENODEV)
+    assert link.delete(kernel.netlink, "veth1") is False
+    kernel.acknowledge(code=errno.EBUSY)
+    with pytest.raises(OSError, match="busy") as caught:
+        link.delete(kernel.netlink, "veth1")
+    assert caught.value.__notes__ == ["failed to delete link 'veth1'"]
+
+
+def test_find(kernel: KernelEnd) -> None:
+    kernel.acknowledge(code=errno.ENODEV)
+    assert link.find(kernel.netlink, "eth9") is None
+    message = kernel.asked().decoded()
+    assert attributes(message) == {"IFLA_EXT_MASK": 8, "IFLA_IFNAME": "eth9"}, "statistics are left out"
+    kernel.acknowledge(code=errno.EPERM)
+    with pytest.raises(PermissionError) as caught:
+        link.find(kernel.netlink, "eth9")
+    assert caught.value.__notes__ == ["failed to look up link 'eth9'"]
+
+
+def test_get_by_index(kernel: KernelEnd) -> None:
+    kernel.acknowledge(kernel.encoded(16, {"index": 5, "attrs": [("IFLA_IFNAME", "eth0")]}))
+    assert link.get(kernel.netlink, index=5).name == "eth0"
+    message = kernel.asked().decoded()
+    assert (message["index"], attributes(message)) == (5, {"IFLA_EXT_MASK": 8})
+
+
+NAMES = st.text(st.characters(codec="utf-8", min_codepoint=33), min_size=1, max_size=5)
+INDEXES = st.integers(1, 2**31 - 1)
+
+
+@given(st.data())
+def test_a_link_as_the_kernel_describes_it(data: st.DataObject) -> None:
+    index, master, peer = data.draw(INDEXES), data.draw(INDEXES), data.draw(INDEXES)
+    flags, mtu = data.draw(st.integers(0, 2**32 - 1)), data.draw(st.integers(0, 2**32 - 1))
+    name, mac = data.draw(NAMES), data.draw(st.binary(min_size=6, max_size=6))
+    hairpin, isolated, state = (
+        data.draw(st.booleans()),
+        data.draw(st.booleans()),
+        data.draw(st.integers(0, 4)),
+    )
+    port = [("IFLA_BRPORT_STATE", state), ("IFLA_BRPORT_MODE", hairpin), ("IFLA_BRPORT_ISOLATED", isolated)]
+    with KernelEnd() as kernel:
+        message = kernel.encoded(
+            16,
+            {
+                "index": index,
+                "flags": flags,
+                "attrs": [
+                    ("IFLA_IFNAME", name),
+                    ("IFLA_ADDRESS", mac.hex(":")),
+                    ("IFLA_MTU", mtu),
+                    ("IFLA_MASTER", master),
+                    ("IFLA_LINK", peer),
+                    (
+                        "IFLA_LINKINFO",
+                        {
+                            "attrs": [
+                                ("IFLA_INFO_KIND", "veth"),
+                                ("IFLA_INFO_SLAVE_KIND", "bridge"),
+                                ("IFLA_INFO_SLAVE_DATA", {"attrs": port}),
+                            ]
+                        },
+                    ),
+                ],
+            },
+        )
+    found = link.Link(message[16:])
+    assert (found.index, found.flags, found.name, found.mac, found.mtu) == (
+        index,
+        flags,
+        name,
+        mac.hex(":"),
+        mtu,
+    )
+    assert (found.master, found.peer, found.kind) == (master, peer, "veth")
+    assert (found.hairpin, found.isolated, found.forwarding) == (hairpin, isolated, state == 3)
+    assert found.is_up is bool(flags & 1)
+    assert found.vlan_filtering is False
+
+
+@pytest.mark.parametrize("filtering", [0, 1])
+def test_a_bridge_as_the_kernel_describes_it(filtering: int, kernel: KernelEnd) -> None:
+    data = {"attrs": [("IFLA_BR_VLAN_FILTERING", filtering)]}
+    info = {"attrs": [("IFLA_INFO_KIND", "bridge"), ("IFLA_INFO_DATA", data)]}
+    kernel.acknowledge(kernel.encoded(16, {"index": 3, "attrs": [("IFLA_LINKINFO", info)]}))
+    found = link.get(kernel.netlink, "cni0")
+    assert (found.kind, found.vlan_filtering) == ("bridge", bool(filtering))
+    assert (found.name, found.mac, found.mtu, found.master, found.peer) == ("", "", 0, 0, 0)
+    assert (found.hairpin, found.isolated, found.forwarding, found.is_up) == (False, False, False, False)
+
+
+def test_links(kernel: KernelEnd) -> None:
+    each = [
+        kernel.encoded(16, {"index": n, "attrs": [("IFLA_IFNAME", f"eth{n}")]}, flags=MULTI) for n in (1, 2)
+    ]
+    kernel.say(*each, kernel.message(DONE, bytes(4), MULTI))
+    assert [found.name for found in link.links(kernel.netlink)] == ["eth1", "eth2"]
+
+
+def test_vlans(kernel: KernelEnd) -> None:
+    def port(index: int, *infos: tuple[int, int]) -> bytes:
+        spec = [("IFLA_BRIDGE_VLAN_INFO", {"flags": flags, "vid": vid}) for flags, vid in infos]
+        mode = ("IFLA_BRIDGE_MODE", 0)
+        attrs = [("IFLA_AF_SPEC", {"attrs": [mode, *spec]})] if infos else []
+        return kernel.encoded(16, {"family": 7, "index": index, "attrs": attrs}, flags=MULTI)
+
+    kernel.say(port(3, (0x6, 1), (0x8, 10), (0x10, 12), (0, 20)), port(4, (0x8 | 0x4, 5), (0x10 | 0x4, 6)))
+    kernel.say(port(5), kernel.message(DONE, bytes(4), MULTI))
+    assert link.vlans(kernel.netlink) == {
+        3: {1: True, 10: False, 11: False, 12: False, 20: False},
+        4: {5: True, 6: True},
+        5: {},
+    }
+    message = kernel.asked().decoded()
+    assert (message["family"], message.get_attr("IFLA_EXT_MASK")) == (7, 4)
+
+
+@given(st.binary(min_size=6, max_size=6))
+def test_hardware_addresses(mac: bytes) -> None:
+    assert link.parse_mac(link.format_mac(mac)) == mac
+    assert link.parse_mac(mac.hex("-").upper()) == mac
+
+
+@given(st.text("0123456789abcdefg:- \t\n\u0661", max_size=20))
+def test_no_hardware_addresses(text: str) -> None:
+    try:
+        mac = link.parse_mac(text)
+    except ValueError:
+        return
+    assert len(mac) == 6
+    assert link.format_mac(mac) == text.lower().replace("-", ":")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "02:00:00:00:00",
+        "02:00:00:00:00:0",
+        "2:0:0:0:0:1",
+        "0200.0000.0001",
+        "  :02:00:00:00:01",
+        "0g:00:00:00:00:01",
+    ],
+)
+def test_what_is_no_hardware_address(text: str) -> None:
+    with pytest.raises(ValueError, match=r"MAC address|fromhex"):
+        link.parse_mac(text)
+
+
+PREFIXES = (st.ip_addresses(v=4) | st.ip_addresses(v=6)).flatmap(
+    lambda it: st.integers(0, it.max_prefixlen).map(lambda length: Prefix(it.packed, length))
+)
+
+
+def family(prefix: Prefix) -> int:
+    return addr.AF_INET if prefix.version == 4 else addr.AF_INET6
+
+
+@given(PREFIXES, INDEXES, st.booleans())
+def test_add_an_address(prefix: Prefix, index: int, dad: bool) -> None:
+    with KernelEnd() as kernel:
+        request = asked(kernel, addr.add, index, prefix, flags=addr.flags_for(prefix, dad=dad))
+    message = request.decoded()
+    assert (request.kind, change_flags(request)) == (20, CREATE_NEW)
+    assert (message["family"], message["prefixlen"], message["index"]) == (
+        family(prefix),
+        prefix.length,
+        index,
+    )
+    found = attributes(message)
+    assert parse_exact(found.pop("IFA_LOCAL")) == parse_exact(found.pop("IFA_ADDRESS")) == prefix.address
+    if prefix.version == 4:
+        broadcast = found.pop("IFA_BROADCAST", None)
+        # RFC 3021: two addresses on a link leave none for broadcast
+        assert (broadcast and parse_exact(broadcast)) == (prefix.last() if prefix.length < 31 else None)
+        assert found == {}
+    else:
+        assert found == {"IFA_FLAGS": 0x4 if dad else 0x2}, "usable at once: optimistic, or no detection"
+
+
+def parse_exact(text: str) -> bytes:
+    """Return an address's bytes; an IPv4-mapped one keeps its sixteen."""
+    packed = parse_address(text)
+    return bytes(10) + b"\xff\xff" + packed if ":" in text and len(packed) == 4 else packed
+
+
+@given(PREFIXES, INDEXES)
+def test_delete_an_address(prefix: Prefix, index: int) -> None:
+    with KernelEnd() as kernel:
+        request = asked(kernel, addr.delete, index, prefix)
+    message = request.decoded()
+    assert (request.kind, message["index"], message["prefixlen"]) == (21, index, prefix.length)
+    assert parse_exact(message.get_attr("IFA_LOCAL")) == prefix.address
+
+
+def test_deleting_what_is_gone(kernel: KernelEnd) -> None:
+    prefix = Prefix.parse("10.0.0.1/24")
+    kernel.acknowledge(code=errno.EADDRNOTAVAIL)
+    addr.delete(kernel.netlink, 3, prefix)
+    kernel.acknowledge(code=errno.EPERM)
+    with pytest.raises(PermissionError) as caught:
+        addr.delete(kernel.netlink, 3, prefix)
+    assert caught.value.__notes__ == ["failed to delete address 10.0.0.1/24 of link 3"]
+    kernel.acknowledge(code=errno.EEXIST)
+    with pytest.raises(FileExistsError) as taken:
+        addr.add(kernel.netlink, 3, prefix)
+    assert taken.value.__notes__ == ["failed to add address 10.0.0.1/24 to link 3"]
+
+
+def test_addresses_of_a_link(kernel: KernelEnd) -> None:
+    def held(index: int, length: int, **attrs: str) -> bytes:
+        version = 10 if ":" in next(iter(attrs.values())) else 2
+        value = {"family": version, "prefixlen": length, "index": index}
+        pairs = [(f"IFA_{name.upper()}", text) for name, text in attrs.items()]
+        return kernel.encoded(20, {**value, "attrs": pairs}, flags=MULTI)
+
+    kernel.say(
+        held(3, 24, address="10.0.0.1", local="10.0.0.1"),
+        held(3, 32, address="10.9.9.9", local="10.0.0.2"),
+        held(4, 24, address="10.0.1.1", local="10.0.1.1"),
+        held(3, 64, address="fd00::1"),
+        kernel.message(DONE, bytes(4), MULTI),
+    )
+    found = addr.of_link(kernel.netlink, 3)
+    # of a point-to-point link IFA_ADDRESS is the other end's
+    assert [str(prefix) for prefix in found] == ["10.0.0.1/24", "10.0.0.2/32", "fd00::1/64"]
+    message = kernel.asked().decoded()
+    assert (message["family"], message["index"]) == (0, 3)
+
+
+@st.composite
+def routes(draw: st.DrawFn) -> route.Route:
+    dst = draw(PREFIXES)
+    gateway = draw(st.none() | st.binary(min_size=len(dst.address), max_size=len(dst.address)))
+    numbers = st.just(0) | st.integers(1, 2**32 - 1)
+    made = route.Route(dst, gateway, draw(INDEXES), scope=draw(st.none() | st.integers(0, 255)))
+    made.table = draw(st.sampled_from([254, 0, 100, 255, 256, 1000, 2**32 - 1]))
+    made.priority, made.mtu, made.advmss = draw(numbers), draw(numbers), draw(numbers)
+    return made
+
+
+@given(routes(), st.booleans())
+def test_add_a_route(made: route.Route, onlink: bool) -> None:
+    with KernelEnd() as kernel:
+        request = asked(kernel, route.add, made, onlink=onlink)
+    message = request.decoded()
+    assert (request.kind, change_flags(request)) == (24, CREATE), "beside those that exist"
+    assert (message["family"], message["dst_len"]) == (family(made.dst), made.dst.length)
+    assert (message["type"], message["proto"]) == (1, 3)
+    on_link = made.gateway is None and made.dst.version == 4
+    assert message["scope"] == (made.scope if made.scope is not None else 253 if on_link else 0)
+    assert message["flags"] == (4 if onlink else 0)
+    assert message["table"] == (made.table if made.table < 256 else 0)
+    found = attributes(message)
+    assert found.pop("RTA_TABLE") == made.table
+    assert found.pop("RTA_OIF") == made.link
+    dst, gateway = found.pop("RTA_DST", None), found.pop("RTA_GATEWAY", None)
+    assert (parse_exact(dst) if dst else None) == (made.dst.first() if made.dst.length else None)
+    assert (parse_exact(gateway) if gateway else None) == made.gateway
+    assert found.pop("RTA_PRIORITY", 0) == made.priority
+    metrics = found.pop("RTA_METRICS", {})
+    assert metrics.get("RTAX_MTU", 0) == made.mtu
+    assert metrics.get("RTAX_ADVMSS", 0) == made.advmss
+    assert len(metrics) == bool(made.mtu) + bool(made.advmss)
+    assert found == {}
+
+
+def test_a_refused_route_is_named(kernel: KernelEnd) -> None:
+    kernel.acknowledge(code=errno.ENETUNREACH)
+    with pytest.raises(OSError, match="unreachable") as caught:
+        route.add(kernel.netlink, route.Route(Prefix.parse("10.0.0.0/8"), parse_address("10.1.0.1"), 3))
+    assert caught.value.__notes__ == ["failed to add route 10.0.0.0/8"]
+
+
+def test_routes_of_a_link(kernel: KernelEnd) -> None:
+    def held(**value: Any) -> bytes:
+        attrs = value.pop("attrs")
+        return kernel.encoded(
+            24, {"family": 2, "type": 1, "table": 254, "scope": 0, **value, "attrs": attrs}, flags=MULTI
+        )
+
+    kernel.say(
+        held(attrs=[("RTA_OIF", 3), ("RTA_GATEWAY", "10.0.0.1"), ("RTA_TABLE", 254)]),
+        held(
+            dst_len=8,
+            table=0,
+            attrs=[
+                ("RTA_DST", "10.0.0.0"),
+                ("RTA_OIF", 3),
+                ("RTA_TABLE", 1000),
+                ("RTA_PRIORITY", 9),
+                ("RTA_METRICS", {"attrs": [("RTAX_MTU", 1300), ("RTAX_ADVMSS", 1260)]}),
+            ],
+        ),
+        held(dst_len=32, type=2, attrs=[("RTA_DST", "10.0.0.5"), ("RTA_OIF", 3)]),
+        held(dst_len=8, attrs=[("RTA_DST", "11.0.0.0"), ("RTA_OIF", 4)]),
+        held(dst_len=8, scope=253, table=99, attrs=[("RTA_DST", "12.0.0.0"), ("RTA_OIF", 3)]),
+        held(dst_len=8, attrs=[("RTA_DST", "13.0.0.0")]),
+        kernel.message(DONE, bytes(4), MULTI),
+    )
+    found = route.of_link(kernel.netlink, 3, addr.AF_INET)
+    assert [(str(each.dst), each.gateway, each.table, each.priority, each.scope) for each in found] == [
+        ("0.0.0.0/0", parse_address("10.0.0.1"), 254, 0, 0),
+        ("10.0.0.0/8", None, 1000, 9, 0),
+        ("12.0.0.0/8", None, 99, 0, 253),
+    ]
+    assert [(each.mtu, each.advmss, each.link) for each in found] == [(0, 0, 3), (1300, 1260, 3), (0, 0, 3)]
+
+
+@pytest.mark.parametrize("address", ["10.1.2.3", "fd00::5"])
+def test_towards(address: str, kernel: KernelEnd) -> None:
+    packed = parse_address(address)
+    version = 2 if len(packed) == 4 else 10
+    kernel.acknowledge(kernel.encoded(24, {"family": version, "attrs": [("RTA_OIF", 7)]}))
+    assert route.towards(kernel.netlink, packed) == 7
+    message = kernel.asked().decoded()
+    assert (message["family"], message["dst_len"], attributes(message)) == (
+        version,
+        len(packed) * 8,
+        {"RTA_DST": address},
+    )
+    kernel.acknowledge(kernel.encoded(24, {"family": version, "attrs": []}))
+    assert route.towards(kernel.netlink, packed) is None
+    for code in (errno.ENETUNREACH, errno.EHOSTUNREACH):
+        kernel.acknowledge(code=code)
+        assert route.towards(kernel.netlink, packed) is None
+    kernel.acknowledge(code=errno.EINVAL)
+    with pytest.raises(OSError, match=os.strerror(errno.EINVAL)) as caught:
+        route.towards(kernel.netlink, packed)
+    assert caught.value.__notes__ == [f"failed to look up the route to {address}"]
