@@ -10,6 +10,7 @@ import posix
 import sys
 
 from cni_plugins.spec import delegate, skel
+from cni_plugins.spec.errors import DelegateError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,11 +26,15 @@ MODULES = {
 """Executable name to the module whose PLUGIN it is."""
 
 
-def lookup(name: str) -> Plugin | None:
-    """Return the plugin of a name; None when the bundle has none of that name."""
+def lookup(name: str) -> Plugin:
+    """Return the plugin of a name.
+
+    Raises:
+        DelegateError: the bundle has none of that name.
+    """
     module = MODULES.get(name)
     if module is None:
-        return None
+        raise DelegateError(f"this bundle has no plugin {name!r}", f"it has {', '.join(MODULES)}")
     # __import__ and sys.modules: importlib costs another 1 ms.
     __import__(module)
     plugin: Plugin = sys.modules[module].PLUGIN
@@ -43,11 +48,7 @@ def main(executable: str = "/proc/self/exe") -> None:
         executable: the file that all plugin names lead to.
     """
     name = sys.argv[0].rpartition("/")[2]
-    try:
-        plugin = lookup(name)
-    except Exception as error:  # noqa: BLE001 (a bundle with a part missing must say so in the protocol's words)
-        posix._exit(skel.fail(error))  # noqa: SLF001
-    if plugin is None:
+    if name not in MODULES:
         skel.warn(f"{name}: no plugin of that name; call this program as one of: {', '.join(MODULES)}")
         posix._exit(2)  # noqa: SLF001
     delegate.register_local(executable, lookup)
@@ -55,6 +56,6 @@ def main(executable: str = "/proc/self/exe") -> None:
         key.decode("utf-8", "surrogateescape"): value.decode("utf-8", "surrogateescape")
         for key, value in posix.environ.items()
     }
-    status = skel.main(plugin, env)
+    status = skel.main(name, lookup, env)
     # Everything is written and closed: tearing the interpreter down would only cost time.
     posix._exit(status)  # noqa: SLF001

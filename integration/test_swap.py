@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -73,8 +74,8 @@ UNSPECIFIED: dict[str, Chain] = {
     "ipMasq": [("bridge", network(**DUAL, ipMasq=True))],
     "portmap": [("bridge", network()), ("portmap", portmap())],
 }
-NOT_CHECKED_BY_THEIRS = ("layer 2", "portmap, dual-stack")
-"""Theirs wants an IPAM plugin, and looks for IPv4 rules in ip6tables."""
+NOT_CHECKED_BY_THEIRS = ("layer 2",)
+"""Theirs wants an IPAM plugin."""
 
 
 class Runtime:
@@ -93,6 +94,8 @@ class Runtime:
 
     def check(self, side: str, chain: Chain, result: Any, container: str = "c1") -> None:
         for plugin, conf in chain:
+            if (side, plugin) == (THEIRS, "portmap"):
+                continue  # it looks for every rule in ip6tables too, even for a container without IPv6
             given = {**conf, "prevResult": result}
             assert self._node.cni("CHECK", plugin, given, **self._how(side, container)) == (0, None)
 
@@ -113,10 +116,12 @@ def state(node: Node, *, with_notes: bool) -> Any:
         for name, link in node.links(netns).items()
     }
     kept = {path for path in files(node) if with_notes or not path.startswith(("/run/cni", INDEX))}
-    return links, node.ruleset(), kept
+    return links, EMPTY_TABLE.sub("", node.ruleset()), kept
 
 
 INDEX = "/var/lib/cni/networks/.index/"
+EMPTY_TABLE = re.compile(r"table \w+ \w+ \{\n\}\n")
+"""What iptables leaves when it has only looked."""
 
 
 def swap(

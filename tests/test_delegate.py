@@ -235,7 +235,12 @@ class Local:
         self.plugin = Plugin("ipam", "NetConf", add=self.add, **verbs)
         folder.program("ipam", ADD="exit 99", DEL="exit 99")
         os.link(folder.path / "ipam", folder.path / "other")
-        delegate.register_local(f"{folder.path}/ipam", {"ipam": self.plugin}.get)
+        delegate.register_local(f"{folder.path}/ipam", self.lookup)
+
+    def lookup(self, name: str) -> Plugin:
+        if name != self.plugin.name:
+            raise DelegateError(f"no plugin {name}")
+        return self.plugin
 
     def note(self, request: Request) -> None:
         self.calls.append(request)
@@ -252,9 +257,8 @@ class Local:
 
 @pytest.fixture
 def local(folder: Folder) -> Iterator[Local]:
-    before = delegate._Local.identity, delegate._Local.lookup
     yield Local(folder)
-    delegate._Local.identity, delegate._Local.lookup = before[0], staticmethod(before[1])
+    delegate._Local.identity = None
 
 
 CONFIG = {"cniVersion": "1.1.0", "name": "net", "type": "x", "prevResult": {}}
@@ -269,10 +273,10 @@ def test_our_own_executable_is_not_started(folder: Folder, local: Local) -> None
     assert folder.log() == []
 
 
-def test_a_name_that_is_not_ours_is_executed_even_if_the_file_is(folder: Folder, local: Local) -> None:
-    with pytest.raises(DelegateError, match="status 99"):
+def test_our_file_under_a_name_that_we_do_not_have_is_no_plugin(folder: Folder, local: Local) -> None:
+    with pytest.raises(DelegateError, match="no plugin other"):
         delegate.add(folder.request(), "other", CONFIG)
-    assert folder.log() == ["ADD", "DEL"]
+    assert folder.log() == []
     assert local.calls == []
 
 

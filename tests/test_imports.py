@@ -55,7 +55,7 @@ from cni_plugins.spec import delegate, skel
 plugin = multicall.lookup(sys.argv[1])
 delegate.register_local(sys.argv[2], multicall.lookup)
 env = {{key.decode(): value.decode() for key, value in posix.environ.items()}}
-status = skel.main(plugin, env)
+status = skel.main(sys.argv[1], lambda _name: plugin, env)
 for name in sorted(set(sys.modules) - before):
     file = getattr(sys.modules[name], "__file__", None) or ""
     sys.stderr.write(f"{{name}} {{file}}\\n")

@@ -9,13 +9,13 @@ import pytest
 from cni_plugins import multicall
 from cni_plugins.config.compiled import MODELS
 from cni_plugins.multicall import MODULES
+from cni_plugins.spec.errors import DelegateError
 from integration.suite import ROOT
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_every_name_has_a_plugin(name: str) -> None:
     plugin = multicall.lookup(name)
-    assert plugin is not None
     assert plugin.name == name
     assert plugin is sys.modules[MODULES[name]].PLUGIN
     assert plugin.model in MODELS
@@ -25,7 +25,8 @@ def test_every_name_has_a_plugin(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["", "Bridge", "bridge ", "ipam", "cni_plugins.plugins.bridge", "../bridge"])
 def test_no_other_name_has(name: str) -> None:
-    assert multicall.lookup(name) is None
+    with pytest.raises(DelegateError):
+        multicall.lookup(name)
 
 
 def test_every_plugins_module_is_in_the_table() -> None:

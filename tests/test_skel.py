@@ -79,7 +79,7 @@ class Console:
     def main(self, trial: Trial, env: dict[str, str], stdin: bytes | dict[str, Any]) -> tuple[int, Any]:
         data = stdin if isinstance(stdin, bytes) else json.dumps(stdin).encode()
         with standard_input(data, self.folder):
-            status = skel.main(trial.plugin, env)
+            status = skel.main(trial.plugin.name, lambda _name: trial.plugin, env)
         out, self.err = self.capfd.readouterr()
         assert not out.endswith("\n")
         return status, json.loads(out) if out else None
@@ -218,7 +218,7 @@ def test_standard_input_that_cannot_be_read_is_code_5(
     saved, folder = os.dup(0), os.open(tmp_path, os.O_RDONLY)
     os.dup2(folder, 0)
     try:
-        assert skel.main(Trial().plugin, variables("ADD", "/bin")) == 1
+        assert skel.main("trial", lambda _name: Trial().plugin, variables("ADD", "/bin")) == 1
     finally:
         os.dup2(saved, 0)
         os.close(saved)

@@ -31,7 +31,7 @@ def forward(conf: PortmapConf, attachment: tuple[str, str], mappings: list[Mappi
     Args:
         conf: the configuration.
         attachment: network and container id.
-        mappings: those of the address's family.
+        mappings: of both families, one at least of the address's.
         address: the container's.
 
     Raises:
@@ -67,7 +67,8 @@ def check(conf: PortmapConf, attachment: tuple[str, str], mappings: list[Mapping
         if iptables.holds(family, TABLE, [*shared, *wanted.entries, *wanted.rules]):
             return
         for mapping in mappings:
-            if not iptables.holds(family, TABLE, mapping_rules(conf, wanted.chain, mapping, address)):
+            rules = mapping_rules(conf, wanted.chain, mapping, address)
+            if family in mapping.families and not iptables.holds(family, TABLE, rules):
                 raise CheckFailedError(f"{mapping}: rules are missing in the iptables chain {wanted.chain}")
         for rule in [*shared, *wanted.entries]:
             if not iptables.holds(family, TABLE, [rule]):

@@ -83,9 +83,8 @@ def _forward(
             note.backend = IPTABLES
     if note.backend == IPTABLES:
         for version, address in addresses.items():
-            served = [mapping for mapping in wanted if version in mapping.families]
-            if served:
-                hostports_iptables.forward(request.conf, attachment[:2], served, address)
+            if any(version in mapping.families for mapping in wanted):
+                hostports_iptables.forward(request.conf, attachment[:2], wanted, address)
     return note
 
 
@@ -127,9 +126,8 @@ def check(request: Request) -> None:
         hostports_nftables.check(request.conf, request.container_id, wanted, plain)
         return
     for version, address in addresses.items():
-        served = [mapping for mapping in wanted if version in mapping.families]
-        if served:
-            hostports_iptables.check(request.conf, attachment[:2], served, address)
+        if any(version in mapping.families for mapping in wanted):
+            hostports_iptables.check(request.conf, attachment[:2], wanted, address)
 
 
 def status(request: Request) -> None:

@@ -99,7 +99,7 @@ def container_rules(
     Args:
         conf: the configuration.
         attachment: network and container id.
-        mappings: those of the address's family.
+        mappings: of both families: the reference's rules that lead to the chain name all ports in either one.
         address: the container's, with its subnet's length: the whole subnet is marked for masquerade.
 
     Raises:
@@ -118,7 +118,8 @@ def container_rules(
                 f" -m multiport --destination-ports {listed}{extra} -j {made.chain}"
             )
     for mapping in mappings:
-        made.rules += mapping_rules(conf, made.chain, mapping, address)
+        if address.version in mapping.families:
+            made.rules += mapping_rules(conf, made.chain, mapping, address)
     return made
 
 

@@ -32,15 +32,15 @@ class _Local:
     """Which executable this process is, and how it finds a plugin by name; set by `multicall`."""
 
     identity: tuple[int, int] | None = None
-    lookup: Callable[[str], Plugin | None] = staticmethod(lambda _name: None)
+    lookup: Callable[[str], Plugin]
 
 
-def register_local(executable: str, lookup: Callable[[str], Plugin | None]) -> None:
+def register_local(executable: str, lookup: Callable[[str], Plugin]) -> None:
     """Let plugins whose file is `executable`, through whatever links, run in this process.
 
     Args:
         executable: path of the running program.
-        lookup: returns the plugin of a name, or None.
+        lookup: returns the plugin of a name, or raises a CNIError.
     """
     status = posix.stat(executable)
     _Local.identity = (status.st_dev, status.st_ino)
@@ -107,12 +107,10 @@ def _call(request: Request, command: str, plugin: str, path: str, config: dict[s
     env["CNI_COMMAND"] = command
     status = posix.stat(path)
     if (status.st_dev, status.st_ino) == _Local.identity:
-        local = _Local.lookup(plugin)
-        if local is not None:
-            try:
-                return skel.serve(local, env, config)
-            except Exception as error:  # as its skeleton would do in a process of its own
-                raise skel.as_cni_error(error) from error
+        try:
+            return skel.serve(_Local.lookup(plugin), env, config)
+        except Exception as error:  # as its skeleton would do in a process of its own
+            raise skel.as_cni_error(error) from error
     return _execute(path, plugin, env, encode(config))
 
 

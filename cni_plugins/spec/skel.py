@@ -17,16 +17,22 @@ from cni_plugins.spec.schema import validate
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import Any
 
     from cni_plugins.spec.plugin import Plugin
 
 
-def main(plugin: Plugin, env: Mapping[str, str]) -> int:
-    """Serve the process's one call; return its exit status."""
+def main(name: str, load: Callable[[str], Plugin], env: Mapping[str, str]) -> int:
+    """Serve the process's one call; return its exit status.
+
+    Args:
+        name: the plugin's name.
+        load: imports the plugin of a name; not called for VERSION, which podman asks of all, all the time.
+        env: the environment.
+    """
     if not env.get("CNI_COMMAND"):
-        warn(about(plugin.name))
+        warn(about(name))
         # The reference exits with 1 here; VERSION is how a program asks.
         return 1
     version = VERSIONS[-1]
@@ -40,7 +46,7 @@ def main(plugin: Plugin, env: Mapping[str, str]) -> int:
             # An error object is in the configuration's version, when that can be told.
             version = config_version(raw)
             version = version if version in VERSIONS else VERSIONS[-1]
-            answer = serve(plugin, env, raw)
+            answer = serve(load(name), env, raw)
             output = encode_pretty(answer) if answer is not None else b""
     except Exception as error:  # noqa: BLE001 (the runtime must never see a traceback)
         return fail(error, version)
