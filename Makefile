@@ -67,7 +67,7 @@ $(BUNDLE)/.built: $(SOURCES) $(VENV)/.made
 $(VENV)/.made: build/requirements.lock .work/build-packages
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing the locked Python packages …"
-	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r $<
+	@$(BIN)/pip install -qq --disable-pip-version-check --require-hashes -r $<
 	@touch $@
 
 # Debian's packages are installed only when one is missing, so that a second run asks nobody.

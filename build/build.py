@@ -82,7 +82,7 @@ def check(target: Path) -> None:
             sys.exit(f"{name} does not answer VERSION: {answer}")
     run(target / "cnictl", "--version", env={})
     needs = f"{size / (1 << 20):.1f} MiB, glibc >= {glibc[0]}.{glibc[1]}"
-    print(f"{target}: {len(MODULES)} plugins and cnictl, {needs}")
+    print(f"{os.path.relpath(target)}: {len(MODULES)} plugins and cnictl, {needs}")
 
 
 def main() -> None:
