@@ -342,6 +342,15 @@ def test_gc_goes_on_after_half_a_note(node: Node) -> None:
     assert node.held() == ["10.244.3.3"]
 
 
+def test_gc_tells_of_a_delegate_that_failed(node: Node) -> None:
+    node.env.write_text(text(V4))
+    assert node.call("ADD").status == 0
+    note = node.notes / "c1"
+    note.write_text(note.read_text().replace('"type":"host-local"', '"type":"gone"', 1))
+    assert node.call("GC", valid=[]).code == 103
+    assert list(node.notes.iterdir()) == []
+
+
 def test_gc_without_a_list_forgets_nothing(node: Node) -> None:
     node.env.write_text(text(V4))
     assert node.call("ADD").status == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import struct
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -276,8 +277,9 @@ def test_vlans(kernel: KernelEnd) -> None:
         4: {5: True, 6: True},
         5: {},
     }
-    message = kernel.asked().decoded()
-    assert (message["family"], message.get_attr("IFLA_EXT_MASK")) == (7, 4)
+    request = kernel.asked()
+    assert request.decoded().get_attr("IFLA_EXT_MASK") == 4
+    assert request.body[:16] == bytes([7]) + bytes(15)
 
 
 @given(st.binary(min_size=6, max_size=6))
@@ -305,6 +307,7 @@ def test_no_hardware_addresses(text: str) -> None:
         "2:0:0:0:0:1",
         "0200.0000.0001",
         "  :02:00:00:00:01",
+        "02:00:00:00:0102:",
         "0g:00:00:00:00:01",
     ],
 )
@@ -328,6 +331,7 @@ def test_add_an_address(prefix: Prefix, index: int, dad: bool) -> None:
         request = asked(kernel, addr.add, index, prefix, flags=addr.flags_for(prefix, dad=dad))
     message = request.decoded()
     assert (request.kind, change_flags(request)) == (20, CREATE_NEW)
+    assert (message["flags"], message["scope"]) == (0, 0)
     assert (message["family"], message["prefixlen"], message["index"]) == (
         family(prefix),
         prefix.length,
@@ -390,8 +394,8 @@ def test_addresses_of_a_link(kernel: KernelEnd) -> None:
     found = addr.of_link(kernel.netlink, 3)
     # of a point-to-point link IFA_ADDRESS is the other end's
     assert [str(prefix) for prefix in found] == ["10.0.0.1/24", "10.0.0.2/32", "fd00::1/64"]
-    message = kernel.asked().decoded()
-    assert (message["family"], message["index"]) == (0, 3)
+    # with strict checking the kernel refuses anything else in the header
+    assert kernel.asked().body == struct.pack("=BBBBi", 0, 0, 0, 0, 3)
 
 
 @st.composite
@@ -416,6 +420,7 @@ def test_add_a_route(made: route.Route, onlink: bool) -> None:
     on_link = made.gateway is None and made.dst.version == 4
     assert message["scope"] == (made.scope if made.scope is not None else 253 if on_link else 0)
     assert message["flags"] == (4 if onlink else 0)
+    assert (message["src_len"], message["tos"]) == (0, 0)
     assert message["table"] == (made.table if made.table < 256 else 0)
     found = attributes(message)
     assert found.pop("RTA_TABLE") == made.table
@@ -471,6 +476,7 @@ def test_routes_of_a_link(kernel: KernelEnd) -> None:
         ("12.0.0.0/8", None, 99, 0, 253),
     ]
     assert [(each.mtu, each.advmss, each.link) for each in found] == [(0, 0, 3), (1300, 1260, 3), (0, 0, 3)]
+    assert kernel.asked().body == bytes([addr.AF_INET]) + bytes(11), "any other filter would be obeyed"
 
 
 @pytest.mark.parametrize("address", ["10.1.2.3", "fd00::5"])

@@ -8,6 +8,7 @@ from __future__ import annotations
 from cni_plugins.kernel import notes
 from cni_plugins.kernel.nft import Batch, Nft
 from cni_plugins.kernel.nftexpr import compared
+from cni_plugins.lazy import Lazy
 from cni_plugins.rules.masquerade import (
     CHAIN,
     ENTRANCE,
@@ -27,10 +28,13 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from cni_plugins.address import Prefix
+    from cni_plugins.attach import masquerade_iptables
     from cni_plugins.kernel.nft import FoundRule
     from cni_plugins.spec.request import Request
 
     Attachment = tuple[str, str, str]
+else:
+    masquerade_iptables = Lazy("cni_plugins.attach.masquerade_iptables")
 
 NFTABLES = "nftables"
 IPTABLES = "iptables"
@@ -51,8 +55,6 @@ def add(request: Request, addresses: Sequence[Prefix], backend: str | None) -> N
         OSError: the kernel refused the rules.
     """
     if _is_iptables(backend):
-        from cni_plugins.attach import masquerade_iptables  # noqa: PLC0415 (0.3 ms that nftables has no use for)
-
         masquerade_iptables.add(request.network, request.container_id, addresses)
         return
     attachment = _attachment(request)
@@ -74,8 +76,6 @@ def remove(request: Request) -> None:
         found = _iptables_families(tables, attachment)
     # What has a note was made here, with nftables, and is gone now; anything else may be iptables' too.
     if found or notes.read(_KIND, attachment) is None:
-        from cni_plugins.attach import masquerade_iptables  # noqa: PLC0415 (as in `add`)
-
         masquerade_iptables.remove(request.network, request.container_id, found)
     notes.remove(_KIND, attachment)
 
@@ -96,8 +96,6 @@ def check(request: Request, addresses: Sequence[Prefix], backend: str | None) ->
             if backend or _present(tables, attachment) or not _iptables_families(tables, attachment):
                 _check_nftables(tables, attachment, addresses)
                 return
-    from cni_plugins.attach import masquerade_iptables  # noqa: PLC0415 (as in `add`)
-
     masquerade_iptables.check(request.network, request.container_id, addresses)
 
 
@@ -124,8 +122,6 @@ def gc(request: Request, valid: set[tuple[str, str]]) -> None:
         ProgramError: iptables failed.
         OSError: the kernel refused.
     """
-    from cni_plugins.attach import masquerade_iptables  # noqa: PLC0415 (as in `add`)
-
     network = request.network
     with Nft() as tables:
         tables.change(lambda: _collection(tables, network, valid))

@@ -10,10 +10,11 @@ nftables rules of the reference alone, since these do not say which network they
 
 from __future__ import annotations
 
-from cni_plugins.attach import hostports_iptables, hostports_nftables
+from cni_plugins.attach import hostports_nftables
 from cni_plugins.attach.undo import Teardown, Undo
-from cni_plugins.kernel import conntrack, iptables, link, notes, route, sysctl
+from cni_plugins.kernel import link, notes, route, sysctl
 from cni_plugins.kernel.netlink import NETLINK_NETFILTER, Netlink
+from cni_plugins.lazy import Lazy
 from cni_plugins.rules.portmap import (
     IPTABLES,
     NFTABLES,
@@ -22,7 +23,6 @@ from cni_plugins.rules.portmap import (
     mappings,
     valid_mappings,
 )
-from cni_plugins.rules.portmap_iptables import DNAT_CHAIN, TABLE, container_chain
 from cni_plugins.rules.portmap_note import Note, udp_targets
 from cni_plugins.spec import skel
 from cni_plugins.spec.errors import InvalidConfigError, NotAvailableError
@@ -31,11 +31,19 @@ from cni_plugins.spec.plugin import Plugin
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cni_plugins.address import Prefix
+    from cni_plugins.attach import hostports_iptables
+    from cni_plugins.kernel import conntrack, iptables
+    from cni_plugins.rules import portmap_iptables
     from cni_plugins.rules.portmap import Mapping
     from cni_plugins.spec.request import Request
     from cni_plugins.spec.result import Result
 
     Attachment = tuple[str, str, str]
+else:
+    hostports_iptables = Lazy("cni_plugins.attach.hostports_iptables")
+    conntrack = Lazy("cni_plugins.kernel.conntrack")
+    iptables = Lazy("cni_plugins.kernel.iptables")
+    portmap_iptables = Lazy("cni_plugins.rules.portmap_iptables")
 
 _KIND = "portmap"
 _FAMILIES = (4, 6)
@@ -153,7 +161,7 @@ def gc(request: Request) -> None:
             teardown.step(_collect, attachment)
     spared = {container_id for container_id, _ifname in valid}
     for version in _FAMILIES:
-        if _iptables_may_hold(version, DNAT_CHAIN):
+        if _iptables_may_hold(version, portmap_iptables.DNAT_CHAIN):
             teardown.step(hostports_iptables.collect, request.network, spared, version)
     teardown.finish()
 
@@ -176,9 +184,11 @@ def _remove(attachment: Attachment, note: Note | None) -> None:
     if note.backend == NFTABLES if note else hostports_nftables.usable():
         noted = note.rules if note else None
         hostports_nftables.remove(container_id, noted, lambda: _rules_of_others(attachment))
-    chain = container_chain(network, container_id)
+    if note is not None and note.backend != IPTABLES:
+        return
+    chain = portmap_iptables.container_chain(network, container_id)
     for version in _FAMILIES:
-        if (note is None or note.backend == IPTABLES) and _iptables_may_hold(version, chain):
+        if _iptables_may_hold(version, chain):
             hostports_iptables.remove((network, container_id), version)
 
 
@@ -194,7 +204,8 @@ def _rules_of_others(attachment: Attachment) -> list[tuple[int, str, int]]:
 
 def _iptables_may_hold(version: int, chain: str) -> bool:
     """Tell whether it is worth to start iptables: it works on nf_tables, or on x_tables, which tells less."""
-    return hostports_nftables.holds_chain(version, TABLE, chain) or iptables.legacy_in_use(version, TABLE)
+    table = portmap_iptables.TABLE
+    return hostports_nftables.holds_chain(version, table, chain) or iptables.legacy_in_use(version, table)
 
 
 def _let_localhost_out(address: bytes) -> None:
