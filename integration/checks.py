@@ -148,9 +148,9 @@ def outside(node: Node) -> None:
             node.run(["ip", "address", "add", f"{address}/64", "dev", name, "nodad"], netns=netns)
 
 
-def ping(node: Node, netns: str, target: str, *options: str) -> bool:
-    """Send one echo request from a container; tell whether the answer came within half a second."""
-    command = ["ping", "-n", "-q", "-c1", "-W0.5", *options, target]
+def ping(node: Node, netns: str, target: str, *options: str, wait: float = 3) -> bool:
+    """Send one echo request from a container; tell whether the answer came within some seconds."""
+    command = ["ping", "-n", "-q", "-c1", f"-W{wait}", *options, target]
     return node.run(command, netns=netns, check=False).returncode == 0
 
 
@@ -168,7 +168,7 @@ def source_seen(node: Node, sender: str, receiver: str, target: str, port: int =
     with node.entered(receiver):
         server = socket.socket(family, socket.SOCK_DGRAM)
     with server:
-        server.settimeout(0.5)
+        server.settimeout(3)
         server.bind(("", port))
         with node.entered(sender), socket.socket(family, socket.SOCK_DGRAM) as client:
             client.sendto(b"?", (target, port))

@@ -40,13 +40,16 @@ exec {copy}/"${{0##*/}}"
 """
 
 
-def mixed(folder: Path, suite_bin: str) -> str:
-    """Fill a folder with our bridge and a host-local that is another program, which says when it runs.
+@pytest.fixture(scope="session")
+def copy(tmp_path_factory: pytest.TempPathFactory, suite_bin: str) -> str:
+    """The suite once more: the same programs in other files."""
+    folder = tmp_path_factory.mktemp("copy") / "cni"
+    shutil.copytree(suite_bin, folder, symlinks=True)
+    return str(folder)
 
-    It is a copy of the whole suite, behind a script.
-    """
-    copy = folder / "copy"
-    shutil.copytree(suite_bin, copy, symlinks=True)
+
+def mixed(folder: Path, suite_bin: str, copy: str) -> str:
+    """Fill a folder with our bridge and a host-local of the copy, behind a script that says when it runs."""
     names = folder / "bin"
     names.mkdir()
     (names / "bridge").symlink_to(f"{suite_bin}/bridge")
@@ -56,9 +59,9 @@ def mixed(folder: Path, suite_bin: str) -> str:
 
 
 @pytest.fixture(params=["in-process", "executed"])
-def node(request: pytest.FixtureRequest, suite_bin: str, tmp_path: Path) -> Iterator[Node]:
+def node(request: pytest.FixtureRequest, suite_bin: str, copy: str, tmp_path: Path) -> Iterator[Node]:
     """A machine with our plugins, whose delegates run in the one way or in the other."""
-    with Node(suite_bin if request.param == "in-process" else mixed(tmp_path, suite_bin)) as made:
+    with Node(suite_bin if request.param == "in-process" else mixed(tmp_path, suite_bin, copy)) as made:
         yield made
 
 
@@ -202,10 +205,10 @@ def test_metrics_of_routes_reach_the_kernel(node: Node) -> None:
     assert not check(node, "bridge", conf, result)
 
 
-def test_both_ways_of_delegating_give_the_same(suite_bin: str, tmp_path: Path) -> None:
+def test_both_ways_of_delegating_give_the_same(suite_bin: str, copy: str, tmp_path: Path) -> None:
     conf = dual_stack(mac="02:00:00:00:00:01")
     answers = []
-    for folder in (suite_bin, mixed(tmp_path, suite_bin)):
+    for folder in (suite_bin, mixed(tmp_path, suite_bin, copy)):
         with Node(folder) as made:
             made.netns("c1")
             made.netns("c2")

@@ -91,6 +91,11 @@ HOST: dict[str, tuple[str, str, str]] = {
         "ip link set {port} address {portmac}",
         "has MAC address 02:00:00:00:00:98, not {portmac}",
     ),
+    "bridge's MAC": (
+        "ip link set br0 address 02:00:00:00:00:97",
+        "ip link set br0 address {brmac}",
+        "has MAC address 02:00:00:00:00:97, not {brmac}",
+    ),
     "bridge down": (
         "ip link set br0 down",
         f"ip link set br0 up; {BRIDGE_ADDRESSES}",
@@ -182,6 +187,7 @@ def breaks_and_heals(
     shell(node, f"nft list ruleset > {SAVED}; iptables-save > {SAVED}.4")
     names = {
         "port": port_of(result),
+        "brmac": result["interfaces"][0]["mac"],
         "portmac": result["interfaces"][1]["mac"],
         "mac": result["interfaces"][2]["mac"],
     }

@@ -105,6 +105,16 @@ def test_del_of_what_was_never_added(node: Node, conf: dict[str, Any], netns: st
     assert not files(node)
 
 
+def test_del_with_a_path_that_is_no_namespace_any_more(node: Node) -> None:
+    """Someone unmounted it and left the file."""
+    pods(node, FULL, "c1")
+    remove_namespace(node)
+    with open(node.path("/run/netns/c1"), "x", encoding="ascii"):
+        pass
+    node.cni("DEL", "bridge", FULL, netns="c1")
+    assert leftovers(node) == []
+
+
 def test_del_goes_on_after_an_error_and_reports_it(node: Node) -> None:
     conf = {**FULL, "ipam": ipam("10.77.0.0/24")}
     pods(node, conf, "c1")

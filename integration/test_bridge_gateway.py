@@ -68,7 +68,7 @@ def test_without_a_gateway_the_bridge_has_no_address(node: Node) -> None:
     result = pods(node, bridge(isGateway=False), "c1")[0]
     assert addresses(node.links()["br0"]) == set()
     assert forwarding(node) == ["0", "0"]
-    assert not ping(node, "c1", result["ips"][0]["gateway"])
+    assert not ping(node, "c1", result["ips"][0]["gateway"], wait=0.3)
 
 
 @pytest.mark.parametrize("also", [{}, {"isGateway": False}])

@@ -65,7 +65,7 @@ def test_mtu(node: Node, mtu: int) -> None:
     assert [each["mtu"] for each in first["interfaces"]] == [mtu] * 3
     headers = 28
     assert ping(node, "c1", address_of(second), "-Mdo", f"-s{mtu - headers}")
-    assert not ping(node, "c1", address_of(second), "-Mdo", f"-s{mtu - headers + 1}")
+    assert not ping(node, "c1", address_of(second), "-Mdo", f"-s{mtu - headers + 1}", wait=0.3)
 
 
 def test_mtu_left_to_the_kernel(node: Node) -> None:
@@ -80,7 +80,7 @@ def test_hairpin_mode_sends_a_frame_back_where_it_came_from(node: Node, hairpin:
     with Wire(node, "c1") as sender, Wire(node, "c2") as other:
         sender.send(b"around", source=mac_of(node, "c1"))
         assert other.payload() == b"around"
-        assert sender.payload(0.2) == (b"around" if hairpin else b"")
+        assert sender.payload(1.0 if hairpin else 0.2) == (b"around" if hairpin else b"")
 
 
 @pytest.mark.parametrize("promiscuous", [False, True])
@@ -90,7 +90,7 @@ def test_promisc_mode_lets_the_host_see_what_is_not_for_it(node: Node, promiscuo
     with Wire(node, "", "br0") as host, Wire(node, "c1") as sender, Wire(node, "c2") as receiver:
         sender.send(b"private", source=mac_of(node, "c1"), target=mac_of(node, "c2"))
         assert receiver.payload() == b"private"
-        assert host.payload(0.2) == (b"private" if promiscuous else b"")
+        assert host.payload(1.0 if promiscuous else 0.2) == (b"private" if promiscuous else b"")
 
 
 @pytest.mark.parametrize(
@@ -99,6 +99,10 @@ def test_promisc_mode_lets_the_host_see_what_is_not_for_it(node: Node, promiscuo
         ({"hairpinMode": True, "promiscMode": True}, ("hairpin mode", "promiscuous mode")),
         ({"vlan": 5, "vlanTrunk": [{"id": 6}]}, ("vlan", "vlanTrunk")),
         ({"disableContainerInterface": True}, ("disableContainerInterface", "IPAM")),
+        ({"bridge": ""}, ("bridge", "is empty")),
+        ({"bridge": "longer-than-15-b"}, ("bridge", "'longer-than-15-b' is too long")),
+        ({"bridge": "a/b"}, ("bridge", "'a/b' contains /")),
+        ({"bridge": "br%d"}, ("bridge", "'br%d' contains %")),
         ({"mtu": -1}, ("mtu",)),
         ({"vlan": 4095}, ("vlan", "4094")),
         ({"vlanTrunk": [{"minID": 5}]}, ("minID", "maxID")),
@@ -115,7 +119,7 @@ def test_options_that_exclude_each_other_or_mean_nothing(
     answer = refusal(node, verb, "bridge", bridge(**options), netns="c1")
     assert answer["code"] == 7
     assert [word for word in named if word not in answer["msg"]] == []
-    assert "br0" not in node.links()
+    assert set(node.links()) == {"lo"}
     assert leftovers(node, "c1") == []
 
 
@@ -161,7 +165,7 @@ def neighbour_solicitations(node: Node, seen_from: str, address: str, seconds: f
 def test_enabledad_looks_for_duplicates(node: Node) -> None:
     pods(node, dual_stack(), "c1")
     assert neighbour_solicitations(node, "c1", "fd000077000000000000000000000003", 3.0)
-    assert ping(node, "c2", "fd00:77::2", "-W3")
+    assert ping(node, "c2", "fd00:77::2")
 
 
 @pytest.mark.parametrize("enabledad", [False, True])
@@ -171,7 +175,7 @@ def test_enabledad_is_what_the_kernel_is_told(node: Node, enabledad: bool) -> No
     assert bool(held.get("nodad")) is not enabledad
     assert not held.get("tentative") or held.get("optimistic")
     assert node.exec("c1", "sysctl", "-n", "net.ipv6.conf.eth0.accept_dad").strip() == str(int(enabledad))
-    assert ping(node, "c1", "fd00:77::1", "-W3" if enabledad else "-W0.5")
+    assert ping(node, "c1", "fd00:77::1")
 
 
 def test_disable_container_interface(node: Node) -> None:
@@ -197,7 +201,7 @@ def test_port_isolation_separates_pods_but_not_from_the_gateway(node: Node) -> N
         free.send(b"from c3", source=mac_of(node, "c3"), target=BROADCAST)
         assert two.payload() == b"from c3"
         assert free.payload() == b"from c1"
-    assert not ping(node, "c1", address_of(second))
+    assert not ping(node, "c1", address_of(second), wait=0.3)
     assert ping(node, "c1", address_of(third))
     assert ping(node, "c1", GW4)
     assert ping(node, "c2", GW4)

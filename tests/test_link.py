@@ -175,8 +175,10 @@ def test_delete(kernel: KernelEnd) -> None:
 def test_find(kernel: KernelEnd) -> None:
     kernel.acknowledge(code=errno.ENODEV)
     assert link.find(kernel.netlink, "eth9") is None
-    message = kernel.asked().decoded()
-    assert attributes(message) == {"IFLA_EXT_MASK": 8, "IFLA_IFNAME": "eth9"}, "statistics are left out"
+    request = kernel.asked()
+    assert request.kind == 18
+    found = attributes(request.decoded())
+    assert found == {"IFLA_EXT_MASK": 8, "IFLA_IFNAME": "eth9"}, "statistics are left out"
     kernel.acknowledge(code=errno.EPERM)
     with pytest.raises(PermissionError) as caught:
         link.find(kernel.netlink, "eth9")
@@ -261,6 +263,7 @@ def test_links(kernel: KernelEnd) -> None:
     ]
     kernel.say(*each, kernel.message(DONE, bytes(4), MULTI))
     assert [found.name for found in link.links(kernel.netlink)] == ["eth1", "eth2"]
+    assert kernel.asked().kind == 18
 
 
 def test_vlans(kernel: KernelEnd) -> None:
@@ -279,7 +282,7 @@ def test_vlans(kernel: KernelEnd) -> None:
     }
     request = kernel.asked()
     assert request.decoded().get_attr("IFLA_EXT_MASK") == 4
-    assert request.body[:16] == bytes([7]) + bytes(15)
+    assert (request.kind, request.body[:16]) == (18, bytes([7]) + bytes(15))
 
 
 @given(st.binary(min_size=6, max_size=6))
@@ -395,7 +398,8 @@ def test_addresses_of_a_link(kernel: KernelEnd) -> None:
     # of a point-to-point link IFA_ADDRESS is the other end's
     assert [str(prefix) for prefix in found] == ["10.0.0.1/24", "10.0.0.2/32", "fd00::1/64"]
     # with strict checking the kernel refuses anything else in the header
-    assert kernel.asked().body == struct.pack("=BBBBi", 0, 0, 0, 0, 3)
+    request = kernel.asked()
+    assert (request.kind, request.body) == (22, struct.pack("=BBBBi", 0, 0, 0, 0, 3))
 
 
 @st.composite
@@ -476,7 +480,9 @@ def test_routes_of_a_link(kernel: KernelEnd) -> None:
         ("12.0.0.0/8", None, 99, 0, 253),
     ]
     assert [(each.mtu, each.advmss, each.link) for each in found] == [(0, 0, 3), (1300, 1260, 3), (0, 0, 3)]
-    assert kernel.asked().body == bytes([addr.AF_INET]) + bytes(11), "any other filter would be obeyed"
+    request = kernel.asked()
+    assert request.kind == 26
+    assert request.body == bytes([addr.AF_INET]) + bytes(11), "any other filter would be obeyed"
 
 
 @pytest.mark.parametrize("address", ["10.1.2.3", "fd00::5"])
@@ -485,7 +491,9 @@ def test_towards(address: str, kernel: KernelEnd) -> None:
     version = 2 if len(packed) == 4 else 10
     kernel.acknowledge(kernel.encoded(24, {"family": version, "attrs": [("RTA_OIF", 7)]}))
     assert route.towards(kernel.netlink, packed) == 7
-    message = kernel.asked().decoded()
+    request = kernel.asked()
+    message = request.decoded()
+    assert request.kind == 26
     assert (message["family"], message["dst_len"], attributes(message)) == (
         version,
         len(packed) * 8,

@@ -277,6 +277,7 @@ def test_the_first_refusal_of_a_transaction_counts_and_nothing_is_left(kernel: K
     kernel.say(kernel.error(0, sequence=44))
     with pytest.raises(FileNotFoundError):
         kernel.netlink.transaction([(9, NLM_F_ACK, b""), (9, NLM_F_ACK, b""), (9, NLM_F_ACK, b"")])
+    assert kernel.netlink._socket.gettimeout() is None, "the next answer is waited for again"
     kernel.acknowledge(kernel.message(16, b"next"))
     assert [reply.body for reply in kernel.netlink.request(18, 0, b"")] == [b"next"]
 

@@ -228,6 +228,8 @@ def test_a_result_of_another_version_is_code_1_and_names_ours(version: object) -
         ({"ips": {}}, "prevResult.ips must be a list"),
         ({"interfaces": [{}, 1]}, "prevResult.interfaces[1] must be an object"),
         ({"interfaces": [{"mtu": -1}]}, "prevResult.interfaces[0].mtu must be 0 or more"),
+        ({"routes": [{"table": 2**32 + 254}]}, "prevResult.routes[0].table must be 0 to 4294967295"),
+        ({"routes": [{"priority": 2**32}]}, "prevResult.routes[0].priority must be 0 to 4294967295"),
         ({"routes": [{"dst": "default"}]}, "'default' is not an address in CIDR notation"),
         ({"routes": [{"dst": "0.0.0.0/0", "gw": "10.1.0.1/16"}]}, "'10.1.0.1/16' is not an IP address"),
         ({"dns": {"nameservers": "10.1.0.1"}}, "prevResult.dns.nameservers must be a list"),

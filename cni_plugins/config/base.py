@@ -7,6 +7,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
+_U32 = 0xFFFFFFFF  # the kernel's attributes have no more bits
+
 
 class Model(BaseModel):
     """A JSON object as Go's decoder reads it.
@@ -55,10 +57,10 @@ class Route(Model):
 
     dst: str = Field("", description="Destination in CIDR notation.")
     gw: str = Field("", description="Next hop; when absent, the gateway of the address.")
-    mtu: int = Field(0, ge=0, description="MTU along the route, in bytes.")
-    advmss: int = Field(0, ge=0, description="TCP maximum segment size to advertise, in bytes.")
-    priority: int = Field(0, ge=0, description="Metric; lower is preferred.")
-    table: int | None = Field(None, ge=0, description="Routing table; when absent, main.")
+    mtu: int = Field(0, ge=0, le=_U32, description="MTU along the route, in bytes.")
+    advmss: int = Field(0, ge=0, le=_U32, description="TCP maximum segment size to advertise, in bytes.")
+    priority: int = Field(0, ge=0, le=_U32, description="Metric; lower is preferred.")
+    table: int | None = Field(None, ge=0, le=_U32, description="Routing table; when absent, main.")
     scope: int | None = Field(None, ge=0, le=255, description="Scope (rtnetlink(7)).")
 
 

@@ -284,10 +284,17 @@ def set_port(nl: Netlink, index: int, *, hairpin: bool = False, isolated: bool =
 
 
 def set_forwarding(nl: Netlink, index: int) -> None:
-    """Let frames pass a bridge port now: the kernel does so a moment after the carrier appears."""
-    _set_port(
-        nl, index, attr_u8(_IFLA_BRPORT_STATE, BR_STATE_FORWARDING), "failed to set the forwarding state"
-    )
+    """Let frames pass a bridge port now: the kernel does so a moment after the carrier appears.
+
+    It refuses before it has taken note of the carrier, and will then do it by itself.
+    """
+    try:
+        _set_port(
+            nl, index, attr_u8(_IFLA_BRPORT_STATE, BR_STATE_FORWARDING), "failed to set the forwarding state"
+        )
+    except OSError as error:
+        if error.errno != errno.ENETDOWN:
+            raise
 
 
 def _set_port(nl: Netlink, index: int, port: bytes, doing: str) -> None:

@@ -17,6 +17,7 @@ from cni_plugins.kernel.netns import Namespace
 from cni_plugins.lazy import Lazy
 from cni_plugins.spec.errors import CheckFailedError, ConflictError, InvalidConfigError
 from cni_plugins.spec.plugin import Plugin
+from cni_plugins.spec.request import ifname_problem
 from cni_plugins.spec.result import Interface, Result
 
 TYPE_CHECKING = False
@@ -155,6 +156,10 @@ def gc(request: Request) -> None:
 def _validate(request: Request) -> tuple[bytes, list[tuple[int, int]]]:
     """Return the container's MAC address, empty for none, and the trunk's VLANs as ranges."""
     conf: BridgeConf = request.conf
+    # The kernel would put a number in the place of %d.
+    problem = "contains %" if "%" in conf.bridge else ifname_problem(conf.bridge)
+    if problem:
+        raise InvalidConfigError(f"bridge: interface name {conf.bridge!r} {problem}")
     if conf.hairpin_mode and conf.promisc_mode:
         raise InvalidConfigError("cannot set hairpin mode and promiscuous mode at the same time")
     if conf.vlan and conf.vlan_trunk:
