@@ -132,11 +132,6 @@ def test_set_port(options: dict[str, bool], expected: dict[str, int], kernel: Ke
     assert attributes(message) == {"IFLA_PROTINFO": expected}
 
 
-def test_set_forwarding(kernel: KernelEnd) -> None:
-    message = asked(kernel, link.set_forwarding, 5).decoded()
-    assert attributes(message) == {"IFLA_PROTINFO": {"IFLA_BRPORT_STATE": 3}}
-
-
 @pytest.mark.parametrize(
     ("call", "kind", "expected"),
     [
@@ -241,7 +236,7 @@ def test_a_link_as_the_kernel_describes_it(data: st.DataObject) -> None:
         mtu,
     )
     assert (found.master, found.peer, found.kind) == (master, peer, "veth")
-    assert (found.hairpin, found.isolated, found.forwarding) == (hairpin, isolated, state == 3)
+    assert (found.hairpin, found.isolated) == (hairpin, isolated)
     assert found.is_up is bool(flags & 1)
     assert found.vlan_filtering is False
 
@@ -254,7 +249,7 @@ def test_a_bridge_as_the_kernel_describes_it(filtering: int, kernel: KernelEnd) 
     found = link.get(kernel.netlink, "cni0")
     assert (found.kind, found.vlan_filtering) == ("bridge", bool(filtering))
     assert (found.name, found.mac, found.mtu, found.master, found.peer) == ("", "", 0, 0, 0)
-    assert (found.hairpin, found.isolated, found.forwarding, found.is_up) == (False, False, False, False)
+    assert (found.hairpin, found.isolated, found.carries, found.is_up) == (False, False, True, False)
 
 
 def test_links(kernel: KernelEnd) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 from _struct import Struct
+from time import monotonic
 
 from cni_plugins.kernel.netlink import (
     NLM_F_CREATE,
     NLM_F_EXCL,
+    Netlink,
     attr,
     attr_str,
     attr_u8,
@@ -24,8 +26,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from cni_plugins.kernel.netlink import Netlink
-
 RTM_NEWLINK = 16
 RTM_DELLINK = 17
 RTM_GETLINK = 18
@@ -41,6 +41,7 @@ _IFLA_MTU = 4
 _IFLA_LINK = 5
 _IFLA_MASTER = 10
 _IFLA_PROTINFO = 12
+_IFLA_OPERSTATE = 16
 _IFLA_LINKINFO = 18
 _IFLA_AF_SPEC = 26
 _IFLA_NET_NS_FD = 28
@@ -48,9 +49,10 @@ _IFLA_EXT_MASK = 29
 _IFLA_INFO_KIND = 1
 _IFLA_INFO_DATA = 2
 _IFLA_INFO_SLAVE_DATA = 5
+_IF_OPER_UNKNOWN = 0
+_IF_OPER_UP = 6
 _VETH_INFO_PEER = 1
 _IFLA_BR_VLAN_FILTERING = 7
-_IFLA_BRPORT_STATE = 1
 _IFLA_BRPORT_MODE = 4
 _IFLA_BRPORT_ISOLATED = 33
 _IFLA_BRIDGE_FLAGS = 0
@@ -63,10 +65,11 @@ _VLAN_RANGE_BEGIN = 8
 _VLAN_RANGE_END = 16
 _EXT_VLAN_COMPRESSED = 4
 _EXT_SKIP_STATS = 8
-BR_STATE_FORWARDING = 3
 
 _IFINFOMSG = Struct("=BxHiII")
 _VLAN_INFO = Struct("=HH")
+_RTMGRP_LINK = 1
+_CARRIER_TIMEOUT = 1.0
 _SKIP_STATS = attr_u32(_IFLA_EXT_MASK, _EXT_SKIP_STATS)
 
 
@@ -85,12 +88,25 @@ class Link:
         flags: IFF_….
         kind: the driver's name ("bridge", "veth"); empty for hardware and loopback.
         master: index of the bridge or VRF it belongs to; 0 for none.
+        operstate: IF_OPER_…; loopback and others that have no carrier stay at UNKNOWN.
         peer: index of the other end of a veth pair, in that end's namespace; 0 for none.
         vlan_filtering: of a bridge: whether it tells VLANs apart.
         port: as a bridge port: its attributes (IFLA_BRPORT_…) by number.
     """
 
-    __slots__ = ("flags", "index", "kind", "mac", "master", "mtu", "name", "peer", "port", "vlan_filtering")
+    __slots__ = (
+        "flags",
+        "index",
+        "kind",
+        "mac",
+        "master",
+        "mtu",
+        "name",
+        "operstate",
+        "peer",
+        "port",
+        "vlan_filtering",
+    )
 
     def __init__(self, body: bytes) -> None:
         _family, _type, self.index, self.flags, _change = _IFINFOMSG.unpack_from(body)
@@ -100,6 +116,7 @@ class Link:
         self.mtu = uint(found.get(_IFLA_MTU, b""))
         self.master = uint(found.get(_IFLA_MASTER, b""))
         self.peer = uint(found.get(_IFLA_LINK, b""))
+        self.operstate = uint(found.get(_IFLA_OPERSTATE, b""))
         info = attribute_map(found.get(_IFLA_LINKINFO, b""))
         self.kind = text(info.get(_IFLA_INFO_KIND, b""))
         data = (
@@ -124,9 +141,9 @@ class Link:
         return self.port.get(_IFLA_BRPORT_ISOLATED, b"\0") != b"\0"
 
     @property
-    def forwarding(self) -> bool:
-        """Of a bridge port: whether frames pass."""
-        return uint(self.port.get(_IFLA_BRPORT_STATE, b"")) == BR_STATE_FORWARDING
+    def carries(self) -> bool:
+        """Whether the kernel has acted on its carrier, so that what is sent to it leaves (RFC 2863)."""
+        return self.operstate in (_IF_OPER_UNKNOWN, _IF_OPER_UP)
 
 
 def format_mac(address: bytes) -> str:
@@ -173,6 +190,30 @@ def find(nl: Netlink, name: str) -> Link | None:
         if error.errno == errno.ENODEV:
             return None
         raise
+
+
+def get_carrying(nl: Netlink, name: str) -> Link:
+    """Return a link once what is sent to it leaves.
+
+    A carrier that appears is acted on by a worker of the kernel (linkwatch), usually in 0.1 ms; until then the
+    link drops what it is given. From Linux 6.8 on, being asked for the link makes the kernel act first;
+    before, its notification is waited for.
+
+    Raises:
+        OSError: ENODEV: there is none; ETIMEDOUT: it had no carrier for a second.
+    """
+    found = get(nl, name)
+    if found.carries:
+        return found
+    deadline = monotonic() + _CARRIER_TIMEOUT
+    with Netlink(groups=_RTMGRP_LINK) as events:
+        try:
+            while not (found := get(nl, name)).carries:
+                events.wait(deadline - monotonic())
+        except TimeoutError as error:
+            error.add_note(f"link {name!r} has no carrier")
+            raise
+    return found
 
 
 def create_bridge(nl: Netlink, name: str, mac: bytes, *, mtu: int = 0, vlan_filtering: bool = False) -> None:
@@ -281,20 +322,6 @@ def set_port(nl: Netlink, index: int, *, hairpin: bool = False, isolated: bool =
         + (attr_u8(_IFLA_BRPORT_ISOLATED, 1) if isolated else b""),
         "failed to set hairpin mode or isolation",
     )
-
-
-def set_forwarding(nl: Netlink, index: int) -> None:
-    """Let frames pass a bridge port now: the kernel does so a moment after the carrier appears.
-
-    It refuses before it has taken note of the carrier, and will then do it by itself.
-    """
-    try:
-        _set_port(
-            nl, index, attr_u8(_IFLA_BRPORT_STATE, BR_STATE_FORWARDING), "failed to set the forwarding state"
-        )
-    except OSError as error:
-        if error.errno != errno.ENETDOWN:
-            raise
 
 
 def _set_port(nl: Netlink, index: int, port: bytes, doing: str) -> None:

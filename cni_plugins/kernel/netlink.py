@@ -7,6 +7,7 @@ encoded here, and the other way round.
 from __future__ import annotations
 
 import _socket
+import errno
 import posix
 from _struct import Struct
 
@@ -127,11 +128,16 @@ class Reply:
 
 
 class Netlink:
-    """A netlink socket of the namespace the thread is in when it is made; a context manager closes it."""
+    """A netlink socket of the namespace the thread is in when it is made; a context manager closes it.
+
+    Args:
+        family: NETLINK_….
+        groups: bit mask of the multicast groups whose notifications it gets (RTMGRP_…).
+    """
 
     __slots__ = ("_family", "_sequence", "_socket")
 
-    def __init__(self, family: int = NETLINK_ROUTE) -> None:
+    def __init__(self, family: int = NETLINK_ROUTE, *, groups: int = 0) -> None:
         self._family = family
         self._socket = _socket.socket(_socket.AF_NETLINK, _socket.SOCK_RAW | _socket.SOCK_CLOEXEC, family)
         # The kernel's own words come with a refusal; the request itself need not come back.
@@ -139,6 +145,8 @@ class Netlink:
         self._socket.setsockopt(_SOL_NETLINK, _NETLINK_CAP_ACK, 1)
         if family == NETLINK_ROUTE:  # filters in a dump's header are obeyed
             self._socket.setsockopt(_SOL_NETLINK, _NETLINK_GET_STRICT_CHK, 1)
+        if groups:
+            self._socket.bind((0, groups))
         self._sequence = 0
 
     def close(self) -> None:
@@ -176,6 +184,23 @@ class Netlink:
             if not any(reply.flags & NLM_F_DUMP_INTR for reply in replies):
                 return replies
         raise OSError(_EINTR, "the kernel's tables kept changing under a dump")
+
+    def wait(self, seconds: float) -> None:
+        """Wait for a notification of the socket's groups.
+
+        Raises:
+            TimeoutError: none came.
+        """
+        if seconds <= 0:
+            raise _os_error(errno.ETIMEDOUT, "")
+        self._socket.settimeout(seconds)
+        try:
+            self._socket.recv(_BUFFER)
+        except TimeoutError:
+            raise _os_error(errno.ETIMEDOUT, "") from None
+        except OSError as error:
+            if error.errno != errno.ENOBUFS:  # more came than the socket holds: they are as good as one
+                raise
 
     def transaction(self, messages: list[tuple[int, int, bytes]]) -> list[Reply]:
         """Send several messages at once and collect an answer for each that asks for an acknowledgement.

@@ -74,11 +74,12 @@ def add(request: Request) -> Result:
                 undo.push(spoofcheck.remove, request)
                 spoofcheck.add(request, name, interface.mac)
 
-            # Read again: the first port can have changed the bridge's MTU, the bridge the port's.
-            bridge, port = link.get(host, conf.bridge), link.get(host, name)
+            # Read again: the first port can have changed the bridge's MTU, the bridge the port's. The bridge
+            # has a carrier when a port of it has.
+            read = link.get if conf.disable_container_interface else link.get_carrying
+            port = read(host, name)
+            bridge = read(host, conf.bridge)
             if result.ips:
-                if not port.forwarding:
-                    link.set_forwarding(host, port.index)
                 configure.announce(inside, interface)
     result.interfaces = [
         Interface(bridge.name, bridge.mac, bridge.mtu),

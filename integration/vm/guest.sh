@@ -1,5 +1,5 @@
-# The first process of the machine after its initramfs: run the command, note how it ended, power off.
-export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+# The machine's first process after the initramfs: run the command, note how it ended, power off.
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin
 . /run/settings
 mount -t proc proc /proc
 mount -t sysfs sys /sys
@@ -7,9 +7,7 @@ mount -t cgroup2 cgroup /sys/fs/cgroup
 mkdir -p /dev/pts /dev/shm
 mount -t devpts devpts /dev/pts
 mount -t tmpfs shm /dev/shm
-hostname vm
 ip link set lo up
-cd "$REPOSITORY"
-/bin/sh "$RESULTS/command"
-echo $? >"$RESULTS/status"
+cd "$DIRECTORY" && sh -c "$COMMAND"
+echo $? >"$FOLDER/status"
 busybox poweroff -f

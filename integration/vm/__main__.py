@@ -1,0 +1,35 @@
+"""The tests on Debian's kernel: `python -m integration.vm KERNEL [PYTEST-ARGUMENT…]`.
+
+KERNEL is the folder of an unpacked kernel (integration/vm/kernel.py). Without arguments for pytest, the tests
+marked `kernel` run. A test is not skipped there because a feature is missing: it fails.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+
+from integration.vm import machine
+from integration.vm.kernel import Kernel
+
+TIMEOUT = 360
+"""Seconds."""
+DEFAULT = ("-m", "kernel", "integration")
+
+
+def main() -> int:
+    """Run pytest in a machine of its own; return its exit status."""
+    folder, *arguments = sys.argv[1:]
+    kernel = Kernel(os.path.abspath(folder))
+    env = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "TERM": "dumb", "COLUMNS": "110"}
+    env |= {"NO_SKIP": "1"}
+    if "SUITE_BIN" in os.environ:
+        env["SUITE_BIN"] = os.environ["SUITE_BIN"]
+    with tempfile.TemporaryDirectory() as results:
+        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *(arguments or DEFAULT)]
+        return machine.run(kernel, command, env, results, TIMEOUT)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
