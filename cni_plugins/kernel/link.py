@@ -195,9 +195,9 @@ def find(nl: Netlink, name: str) -> Link | None:
 def get_carrying(nl: Netlink, name: str) -> Link:
     """Return a link once what is sent to it leaves.
 
-    A carrier that appears is acted on by a worker of the kernel (linkwatch), usually in 0.1 ms; until then the
-    link drops what it is given. From Linux 6.8 on, being asked for the link makes the kernel act first;
-    before, its notification is waited for.
+    A carrier that appears is acted on by a worker of the kernel (linkwatch), usually within 0.1 ms; until
+    then the link drops what it is given. From Linux 6.8 on, being asked for the link makes the kernel act
+    first; before, its notification is waited for.
 
     Raises:
         OSError: ENODEV: there is none; ETIMEDOUT: it had no carrier for a second.
