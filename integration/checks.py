@@ -22,6 +22,7 @@ OUTSIDE4, OUTSIDE6 = "192.0.2.2", "2001:db8::2"
 UPLINK4, UPLINK6 = "192.0.2.1", "2001:db8::1"
 CHECK_FAILED = 101
 CONFLICT = 105
+ALREADY_ATTACHED = 107
 _OF_PODS = re.compile(r"10\.77\.|fd00:77:|cni-br-iface-|CNI-DN-|CNI-[0-9a-f]{8}|\bveth")
 _SHARED_FILE = re.compile(r"/(lock|last_reserved_ip\.\d+|iptables\.lock)$")
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from integration.checks import (
+    ALREADY_ATTACHED,
     CONFLICT,
     GW4,
     V4,
@@ -69,7 +70,7 @@ def test_the_containers_interface_name_is_taken(node: Node) -> None:
     node.netns("c1")
     node.exec("c1", "ip", "link", "add", "eth0", "type", "bridge")
     answer = refusal(node, "ADD", "bridge", dual_stack(ipMasq=True, macspoofchk=True), netns="c1")
-    assert answer["code"] == CONFLICT
+    assert answer["code"] == ALREADY_ATTACHED
     assert answer["msg"] == "interface 'eth0' already exists in the container"
     assert node.links("c1")["eth0"]["linkinfo"]["info_kind"] == "bridge"
     assert leftovers(node) == []
@@ -79,7 +80,10 @@ def test_a_second_add_does_not_harm_the_first(node: Node) -> None:
     conf = dual_stack(ipMasq=True, macspoofchk=True)
     result = pods(node, conf, "c1")[0]
     rules = pod_rules(node)
-    assert refusal(node, "ADD", "bridge", conf, netns="c1")["code"] == CONFLICT
+    assert refusal(node, "ADD", "bridge", conf, netns="c1")["code"] == ALREADY_ATTACHED
+    assert not check(node, "bridge", conf, result)
+    node.netns("c1-again")  # a second namespace with the same names
+    assert refusal(node, "ADD", "bridge", conf, netns="c1-again")["code"] == ALREADY_ATTACHED
     assert not check(node, "bridge", conf, result)
     assert pod_rules(node) == rules
     assert ping(node, "c1", GW4)

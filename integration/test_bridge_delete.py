@@ -111,7 +111,7 @@ def test_del_with_a_path_that_is_no_namespace_any_more(node: Node) -> None:
     remove_namespace(node)
     with open(node.path("/run/netns/c1"), "x", encoding="ascii"):
         pass
-    node.cni("DEL", "bridge", FULL, netns="c1")
+    node.delete("bridge", FULL, netns="c1")
     assert leftovers(node) == []
 
 

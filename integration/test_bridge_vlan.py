@@ -74,7 +74,7 @@ def test_an_existing_bridge_that_does_not_filter(node: Node) -> None:
     assert leftovers(node, "c1") == []
 
 
-@pytest.mark.vlan
+@pytest.mark.kernel("bridge VLAN filtering")
 @pytest.mark.parametrize("preserve", [None, True, False])
 def test_access_ports(node: Node, preserve: bool | None) -> None:
     keys = {} if preserve is None else {"preserveDefaultVlan": preserve}
@@ -88,7 +88,7 @@ def test_access_ports(node: Node, preserve: bool | None) -> None:
     assert not passes(node, "c1", "c3")
 
 
-@pytest.mark.vlan
+@pytest.mark.kernel("bridge VLAN filtering")
 def test_trunk_ports(node: Node) -> None:
     conf = flat(vlanTrunk=[{"id": 5}, {"minID": 10, "maxID": 12}], preserveDefaultVlan=False)
     trunk = pods(node, conf, "c1")[0]
@@ -102,7 +102,7 @@ def test_trunk_ports(node: Node) -> None:
     assert not check(node, "bridge", conf, trunk)
 
 
-@pytest.mark.vlan
+@pytest.mark.kernel("bridge VLAN filtering")
 def test_the_gateway_of_a_vlan(node: Node) -> None:
     conf = dual_stack(vlan=10, ipMasq=True)
     first, second = pods(node, conf, "c1", "c2")
@@ -154,7 +154,7 @@ CASES: Mapping[str, tuple[str, str, str]] = {
 }
 
 
-@pytest.mark.vlan
+@pytest.mark.kernel("bridge VLAN filtering")
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_check_finds_what_is_broken(node: Node, case: tuple[str, str, str]) -> None:
     conf = dual_stack(vlan=10)

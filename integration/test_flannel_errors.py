@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from integration.checks import check, leftovers, pod_rules, refusal, reservations
+from integration.checks import ALREADY_ATTACHED, check, leftovers, pod_rules, refusal, reservations
 from integration.flannel import (
     COMMON,
     DUAL,
@@ -92,6 +92,16 @@ def test_an_error_of_the_delegate_is_ours_and_leaves_nothing(
     answer = refusal(node, "ADD", "flannel", flannel(**conf), netns="c1")
     assert (answer["code"], text in answer["msg"]) == (code, True), answer
     assert leftovers(node, "c1") == []
+
+
+def test_a_second_add_does_not_end_the_attachment(node: Node) -> None:
+    write_subnet_env(node, ONLY4)
+    conf = flannel()
+    result = flannel_pods(node, conf, "c1")[0]
+    before = scratch(node)
+    assert refusal(node, "ADD", "flannel", conf, netns="c1")["code"] == ALREADY_ATTACHED
+    assert not check(node, "flannel", conf, result)
+    assert scratch(node) == before
 
 
 def test_a_second_add_that_fails_keeps_what_the_firsts_del_needs(node: Node) -> None:

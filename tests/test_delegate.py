@@ -360,8 +360,8 @@ STEPS: list[tuple[str, int, dict[str, Any]]] = [
     ("CHECK", 1, {}),
     ("ADD", 0, {}),
     ("CHECK", 0, {}),
-    ("ADD", 1, {}),  # and the DEL that follows releases the address
-    ("CHECK", 1, {}),
+    ("ADD", 1, {}),  # no DEL follows this refusal: it would end the attachment
+    ("CHECK", 0, {}),
     ("ADD", 0, {"container": "c2"}),
     ("ADD", 1, {"container": "c3", "routes": [{"dst": "x"}]}),
     ("ADD", 1, {"container": "c3", "routes": [1]}),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cni_plugins.spec.errors import NoAddressError
+from cni_plugins.spec.errors import CNIError
 from tests.host_local import PEER, addresses, call, config, held, peer
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def test_both_refuse_a_second_add_and_an_exhausted_range_alike(tmp_path: Path) -
     for number in range(2, 6):
         call("ADD", conf, f"c{number}")
     for container in ("c1", "c5", "c9"):
-        with pytest.raises(NoAddressError) as caught:
+        with pytest.raises(CNIError) as caught:
             call("ADD", conf, container)
         status, answer = peer("ADD", conf, container)
         assert (status, answer["msg"]) == (1, caught.value.msg)

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from cni_plugins.spec.errors import (
+    AlreadyAttachedError,
     CheckFailedError,
     CNIError,
     InvalidConfigError,
-    NoAddressError,
     NotAvailableError,
 )
 from tests.host_local import addresses, call, config, held
@@ -77,7 +77,7 @@ def test_a_second_add_is_refused_and_harmless(tmp_path: Path) -> None:
     conf = config(tmp_path)
     call("ADD", conf)
     error = failure("ADD", conf)
-    assert error.code == 102
+    assert error.code == 107
     assert error.msg == (
         "failed to allocate for range 0: 10.1.2.2 has been allocated to c1, "
         "duplicate allocation is not allowed"
@@ -270,7 +270,7 @@ def test_networks_are_kept_apart(tmp_path: Path) -> None:
 def test_a_very_long_container_id(tmp_path: Path) -> None:
     conf, container = config(tmp_path), "c" * 5000
     call("ADD", conf, container)
-    assert isinstance(failure("ADD", conf, container), NoAddressError)
+    assert isinstance(failure("ADD", conf, container), AlreadyAttachedError)
     call("DEL", conf, container)
     assert held(tmp_path) == {}
 

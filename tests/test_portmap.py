@@ -224,7 +224,7 @@ def test_iptables_comment_is_cut() -> None:
     assert comment.endswith("...")
 
 
-@pytest.mark.parametrize("bad", ["eth0\n-F", "a\x00b"])
+@pytest.mark.parametrize("bad", ["eth0\n-F", "eth0\r"])
 def test_iptables_refuses_control_characters(bad: str) -> None:
     given = conf(mapping(), conditionsV4=["-i", bad])
     with pytest.raises(InvalidConfigError, match="cannot be written in an iptables rule"):

@@ -11,9 +11,11 @@ if TYPE_CHECKING:
     from cni_plugins.config.base import DNS
     from cni_plugins.kernel.link import Link
     from cni_plugins.kernel.netlink import Netlink
+    from cni_plugins.kernel.netns import Namespace
     from cni_plugins.spec.result import Result, Route
 
 _EEXIST = 17
+_DAD_SECONDS = 10.0
 
 
 def prepare(ifname: str, result: Result, *, dad: bool = False) -> None:
@@ -35,9 +37,6 @@ def prepare(ifname: str, result: Result, *, dad: bool = False) -> None:
     sysctl.write_if_present(f"net/ipv6/conf/{ifname}/accept_dad", "1" if dad else "0")
     if dad:
         sysctl.write_if_present(f"net/ipv6/conf/{ifname}/enhanced_dad", "1")
-        # RFC 4429: the address is used while the kernel still looks for duplicates.
-        sysctl.write_if_present(f"net/ipv6/conf/{ifname}/optimistic_dad", "1")
-        sysctl.write_if_present(f"net/ipv6/conf/{ifname}/use_optimistic", "1")
 
 
 def apply(nl: Netlink, interface: Link, result: Result, *, dad: bool = False) -> None:
@@ -79,6 +78,19 @@ def _add_route(nl: Netlink, index: int, given: Route, gateways: dict[int, bytes]
                 "look for the same destination in ipam.routes, in isDefaultGateway and in the plugins before",
             ) from None
         raise
+
+
+def settle(netns: Namespace, nl: Netlink, interface: Link) -> None:
+    """Wait until the kernel has looked for duplicates of the interface's IPv6 addresses: one to two seconds.
+
+    Raises:
+        ConflictError: somebody else on the network has one of them.
+    """
+    try:
+        with netns.netlink(groups=addr.RTMGRP_IPV6_IFADDR) as events:
+            addr.settle(nl, events, interface.index, _DAD_SECONDS)
+    except OSError as error:
+        raise ConflictError(f"duplicate address detection on {interface.name!r}: {error.strerror}") from None
 
 
 def announce(nl: Netlink, interface: Link) -> None:

@@ -10,6 +10,11 @@ from pydantic.alias_generators import to_camel
 _U32 = 0xFFFFFFFF  # the kernel's attributes have no more bits
 
 
+def is_text(value: str) -> bool:
+    """Tell whether a string can be a name or a path: no NUL, nothing that UTF-8 cannot say."""
+    return "\0" not in value and not any(0xD800 <= ord(char) <= 0xDFFF for char in value)
+
+
 class Model(BaseModel):
     """A JSON object as Go's decoder reads it.
 
@@ -40,6 +45,9 @@ class Model(BaseModel):
             alias = known.get(key.lower())
             if alias is not None and value is not None and (key == alias or alias not in data):
                 folded[alias] = value
+                for item in value if isinstance(value, list) else (value,):
+                    if isinstance(item, str) and not is_text(item):
+                        raise ValueError(f"{alias} has a character that no name can have")
         return folded
 
 

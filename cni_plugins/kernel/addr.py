@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import errno
 from _struct import Struct
+from time import monotonic
 
 from cni_plugins.address import Prefix
-from cni_plugins.kernel.netlink import NLM_F_CREATE, NLM_F_EXCL, attr, attr_u32, attribute_map
+from cni_plugins.kernel.netlink import NLM_F_CREATE, NLM_F_EXCL, attr, attr_u32, attribute_map, uint
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,7 +22,9 @@ _IFA_LOCAL = 2
 _IFA_BROADCAST = 4
 _IFA_FLAGS = 8
 IFA_F_NODAD = 0x02
-IFA_F_OPTIMISTIC = 0x04
+_IFA_F_DADFAILED = 0x08
+_IFA_F_TENTATIVE = 0x40
+RTMGRP_IPV6_IFADDR = 0x100
 
 AF_INET = 2
 AF_INET6 = 10
@@ -39,16 +42,8 @@ def _message(index: int, prefix: Prefix) -> bytes:
 
 
 def flags_for(prefix: Prefix, *, dad: bool = False) -> int:
-    """Return the flags with which an address is usable at once.
-
-    Args:
-        prefix: the address; IPv4 needs none.
-        dad: an IPv6 address is used while the kernel still looks for duplicates (RFC 4429); else it does not
-            look at all.
-    """
-    if prefix.version == 4:
-        return 0
-    return IFA_F_OPTIMISTIC if dad else IFA_F_NODAD
+    """Return the flags with which an address is usable at once, unless duplicates are to be looked for."""
+    return 0 if prefix.version == 4 or dad else IFA_F_NODAD
 
 
 def add(nl: Netlink, index: int, prefix: Prefix, *, flags: int = 0) -> None:
@@ -102,3 +97,30 @@ def of_link(nl: Netlink, index: int, family: int = 0) -> list[Prefix]:
         if owner == index and address:
             prefixes.append(Prefix(address, length))
     return prefixes
+
+
+def settle(nl: Netlink, events: Netlink, index: int, seconds: float) -> None:
+    """Wait until the kernel has looked for duplicates of a link's IPv6 addresses (RFC 4862, section 5.4).
+
+    Args:
+        nl: the link's namespace.
+        events: a socket there, in the group RTMGRP_IPV6_IFADDR.
+        index: the link.
+        seconds: how long to wait.
+
+    Raises:
+        OSError: EADDRINUSE: somebody else has one of them; ETIMEDOUT: it is still looking.
+    """
+    deadline = monotonic() + seconds
+    while True:
+        flags = 0
+        for reply in nl.dump(RTM_GETADDR, _IFADDRMSG.pack(AF_INET6, 0, 0, 0, index)):
+            found = attribute_map(reply.body, 8)
+            own = uint(found[_IFA_FLAGS]) if _IFA_FLAGS in found else reply.body[2]
+            if own & _IFA_F_DADFAILED:
+                address = Prefix(found[_IFA_ADDRESS], reply.body[1])
+                raise OSError(errno.EADDRINUSE, f"{address} is in use by somebody else on the network")
+            flags |= own
+        if not flags & _IFA_F_TENTATIVE:
+            return
+        events.wait(deadline - monotonic())

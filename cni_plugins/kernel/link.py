@@ -52,6 +52,7 @@ _IFLA_INFO_SLAVE_DATA = 5
 _IF_OPER_UNKNOWN = 0
 _IF_OPER_UP = 6
 _VETH_INFO_PEER = 1
+_IFLA_BR_STP_STATE = 5
 _IFLA_BR_VLAN_FILTERING = 7
 _IFLA_BRPORT_MODE = 4
 _IFLA_BRPORT_ISOLATED = 33
@@ -90,6 +91,7 @@ class Link:
         master: index of the bridge or VRF it belongs to; 0 for none.
         operstate: IF_OPER_…; loopback and others that have no carrier stay at UNKNOWN.
         peer: index of the other end of a veth pair, in that end's namespace; 0 for none.
+        stp: of a bridge: whether it runs the spanning tree protocol.
         vlan_filtering: of a bridge: whether it tells VLANs apart.
         port: as a bridge port: its attributes (IFLA_BRPORT_…) by number.
     """
@@ -105,6 +107,7 @@ class Link:
         "operstate",
         "peer",
         "port",
+        "stp",
         "vlan_filtering",
     )
 
@@ -122,6 +125,7 @@ class Link:
         data = (
             attribute_map(info[_IFLA_INFO_DATA]) if self.kind == "bridge" and _IFLA_INFO_DATA in info else {}
         )
+        self.stp = data.get(_IFLA_BR_STP_STATE, bytes(4)) != bytes(4)
         self.vlan_filtering = data.get(_IFLA_BR_VLAN_FILTERING, b"\0") != b"\0"
         self.port = attribute_map(info.get(_IFLA_INFO_SLAVE_DATA, b""))
 

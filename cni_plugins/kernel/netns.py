@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import _ctypes
+import errno
+import fcntl
 import posix
 
 from cni_plugins.kernel.netlink import NETLINK_ROUTE, Netlink
@@ -12,6 +14,7 @@ if TYPE_CHECKING:
     from typing import Self
 
 _CLONE_NEWNET = 0x40000000
+_NS_GET_NSTYPE = 0xB703
 _FUNCFLAG_CDECL = 0x1
 _FUNCFLAG_USE_ERRNO = 0x8
 
@@ -52,6 +55,12 @@ class Namespace:
         self.path = path
         try:
             self.fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
+            try:
+                # The path's file stays when the mount on it is gone, after a reboot or half a removal.
+                fcntl.ioctl(self.fd, _NS_GET_NSTYPE)
+            except OSError:
+                posix.close(self.fd)
+                raise OSError(errno.EINVAL, "not a namespace", path) from None
         except OSError as error:
             error.add_note(f"failed to open netns {path!r}")
             raise
@@ -66,10 +75,24 @@ class Namespace:
         """Return a context manager: within it, this process is in the namespace."""
         return Entered(self)
 
-    def netlink(self, family: int = NETLINK_ROUTE) -> Netlink:
+    def netlink(self, family: int = NETLINK_ROUTE, *, groups: int = 0) -> Netlink:
         """Return a netlink socket that talks to this namespace, wherever the process goes afterwards."""
         with self.entered():
-            return Netlink(family)
+            return Netlink(family, groups=groups)
+
+
+def find_namespace(path: str) -> Namespace | None:
+    """Return a namespace, or None where its path leads nowhere, or to a file that is none.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    try:
+        return Namespace(path)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.EINVAL):
+            return None
+        raise
 
 
 class Entered:

@@ -13,9 +13,9 @@ from cni_plugins.attach import configure, gateway, ipam, verify
 from cni_plugins.attach.undo import Teardown, Undo
 from cni_plugins.kernel import link, sysctl
 from cni_plugins.kernel.netlink import Netlink
-from cni_plugins.kernel.netns import Namespace
+from cni_plugins.kernel.netns import Namespace, find_namespace
 from cni_plugins.lazy import Lazy
-from cni_plugins.spec.errors import CheckFailedError, ConflictError, InvalidConfigError
+from cni_plugins.spec.errors import AlreadyAttachedError, CheckFailedError, ConflictError, InvalidConfigError
 from cni_plugins.spec.plugin import Plugin
 from cni_plugins.spec.request import ifname_problem
 from cni_plugins.spec.result import Interface, Result
@@ -32,7 +32,6 @@ else:
 
 _EEXIST = 17
 _NAME_TRIES = 10
-_LAST_VLAN = 4094
 
 
 def add(request: Request) -> Result:
@@ -74,12 +73,14 @@ def add(request: Request) -> Result:
                 undo.push(spoofcheck.remove, request)
                 spoofcheck.add(request, name, interface.mac)
 
-            # Read again: the first port can have changed the bridge's MTU, the bridge the port's. The bridge
-            # has a carrier when a port of it has.
-            read = link.get if conf.disable_container_interface else link.get_carrying
-            port = read(host, name)
-            bridge = read(host, conf.bridge)
+            # Read again: the first port can have changed the bridge's MTU, the bridge the port's.
+            port = (link.get if conf.disable_container_interface else link.get_carrying)(host, name)
+            # A bridge has a carrier when a port of it forwards: at once, or with STP half a minute later.
+            at_once = port.carries and not bridge.stp
+            bridge = (link.get_carrying if at_once else link.get)(host, conf.bridge)
             if result.ips:
+                if conf.enabledad:
+                    configure.settle(netns, inside, interface)
                 configure.announce(inside, interface)
     result.interfaces = [
         Interface(bridge.name, bridge.mac, bridge.mtu),
@@ -192,6 +193,8 @@ def _ensure_bridge(host: Netlink, conf: BridgeConf) -> Link:
         try:
             link.create_bridge(host, conf.bridge, bytes(mac), mtu=conf.mtu, vlan_filtering=filtering)
             sysctl.write_if_present(f"net/ipv6/conf/{conf.bridge}/accept_ra", "0")
+            # Its link-local address has a MAC address of its own in it; IPv6 from outside waits for it.
+            sysctl.write_if_present(f"net/ipv6/conf/{conf.bridge}/accept_dad", "0")
         except OSError as error:
             if error.errno != _EEXIST:  # else another ADD was faster
                 raise
@@ -225,7 +228,7 @@ def _create_pair(
             if error.errno != _EEXIST:
                 raise
             if link.find(inside, request.ifname) is not None:
-                raise ConflictError(
+                raise AlreadyAttachedError(
                     f"interface {request.ifname!r} already exists in the container",
                     "DEL the attachment that made it, or use another interface name",
                 ) from None
@@ -273,10 +276,9 @@ def _ensure_gateway_pair(host: Netlink, conf: BridgeConf, bridge: Link) -> Link:
 def _delete_interface(request: Request) -> None:
     if not request.netns:
         return
-    try:
-        netns = Namespace(request.netns)
-    except FileNotFoundError:
-        return  # the namespace took its interfaces with it
+    netns = find_namespace(request.netns)
+    if netns is None:
+        return  # it took its interfaces with it
     with netns, netns.netlink() as inside:
         link.delete(inside, request.ifname)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from cni_plugins.address import Prefix
 from cni_plugins.attach import verify
 from cni_plugins.kernel import addr, link
-from cni_plugins.kernel.netns import Namespace
+from cni_plugins.kernel.netns import Namespace, find_namespace
 from cni_plugins.spec.errors import CheckFailedError
 from cni_plugins.spec.plugin import Plugin
 from cni_plugins.spec.result import Interface, IPConfig, Result
@@ -40,9 +40,8 @@ def delete(request: Request) -> None:
     """Take `lo` down, as the reference does, unless the namespace is gone."""
     if not request.netns:
         return
-    try:
-        netns = Namespace(request.netns)
-    except FileNotFoundError:
+    netns = find_namespace(request.netns)
+    if netns is None:
         return
     with netns, netns.netlink() as inside:
         link.set_down(inside, link.get(inside, _NAME).index)

@@ -12,7 +12,13 @@ import posix
 from cni_plugins import process
 from cni_plugins.spec import skel
 from cni_plugins.spec.codec import decode, encode
-from cni_plugins.spec.errors import CNIError, DecodeError, DelegateError, InvalidConfigError
+from cni_plugins.spec.errors import (
+    AlreadyAttachedError,
+    CNIError,
+    DecodeError,
+    DelegateError,
+    InvalidConfigError,
+)
 from cni_plugins.spec.result import Result
 
 TYPE_CHECKING = False
@@ -63,6 +69,8 @@ def add(request: Request, plugin: str, config: dict[str, Any]) -> Result:
         answer = _call(request, "ADD", plugin, path, config)
         return Result.from_json(answer, request.version, f"the result of {plugin}")
     except (CNIError, OSError) as error:
+        if getattr(error, "code", 0) == AlreadyAttachedError.code:
+            raise
         try:
             _call(request, "DEL", plugin, path, config)
         except (CNIError, OSError) as second:

@@ -18,7 +18,8 @@
     ├── DelegateError           103  a delegated plugin cannot be found or started
     ├── TeardownError           104  DEL or GC went through all its steps; some failed
     ├── ConflictError           105  something that is not ours stands where this plugin must build
-    └── ProgramError            106  an external program (iptables) failed
+    ├── ProgramError            106  an external program (iptables) failed
+    └── AlreadyAttachedError    107  a second ADD of an attachment; nothing was touched
                                 999  a fault inside the plugin, as in the reference
 
 Codes up to 99 are the specification's (CNI 1.1.0, section 5, "Error"); from 100 up they are our own.
@@ -158,3 +159,9 @@ class ProgramError(CNIError):
     """Code 106: the message holds the program's own stderr."""
 
     code = 106
+
+
+class AlreadyAttachedError(CNIError):
+    """Code 107: a caller must not answer a delegate's with a DEL, which would end the attachment."""
+
+    code = 107

@@ -77,9 +77,22 @@ def _value(node: tuple[Any, ...], value: Any, where: str) -> Any:
         if (low is not None and value < low) or (high is not None and value > high):
             bounds = f"{low} or more" if high is None else f"{low} to {high}"
             raise InvalidConfigError(f"{where} must be {bounds}, not {value}")
+    elif kind == "str" and not _is_text(value):
+        raise InvalidConfigError(f"{where} has a character that no name can have: {value!r}")
     elif kind == "list":
         return [_value(node[1], item, f"{where}[{index}]") for index, item in enumerate(value)]
     return value
+
+
+def _is_text(value: str) -> bool:
+    """Tell whether a string can be a name or a path: no NUL, nothing that UTF-8 cannot say."""
+    if "\0" in value:
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 _TYPES: dict[str, Any] = {"str": str, "int": int, "bool": bool, "list": list, "dict": dict}

@@ -10,6 +10,7 @@ import os
 import sys
 import tempfile
 
+from integration.node import PATH
 from integration.vm import machine
 from integration.vm.kernel import Kernel
 
@@ -22,8 +23,7 @@ def main() -> int:
     """Run pytest in a machine of its own; return its exit status."""
     folder, *arguments = sys.argv[1:]
     kernel = Kernel(os.path.abspath(folder))
-    env = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "TERM": "dumb", "COLUMNS": "110"}
-    env |= {"NO_SKIP": "1"}
+    env = {"PATH": PATH, "HOME": "/root", "COLUMNS": "110", "PYTHONUNBUFFERED": "1", "NO_SKIP": "1"}
     if "SUITE_BIN" in os.environ:
         env["SUITE_BIN"] = os.environ["SUITE_BIN"]
     with tempfile.TemporaryDirectory() as results:

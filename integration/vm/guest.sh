@@ -8,6 +8,7 @@ mkdir -p /dev/pts /dev/shm
 mount -t devpts devpts /dev/pts
 mount -t tmpfs shm /dev/shm
 ip link set lo up
-cd "$DIRECTORY" && sh -c "$COMMAND"
+output=$(echo /dev/vport*)
+cd "$DIRECTORY" && sh -c "$COMMAND" >"$output" 2>&1 </dev/null
 echo $? >"$FOLDER/status"
 busybox poweroff -f

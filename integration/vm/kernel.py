@@ -12,7 +12,7 @@ import subprocess
 import sys
 
 METAPACKAGE = "linux-image-amd64"
-_DEPENDS = re.compile(rf"^\s*Depends: (linux-image-\S+)$", re.MULTILINE)
+_DEPENDS = re.compile(r"^\s*Depends: (linux-image-\S+)$", re.MULTILINE)
 
 
 class Kernel:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cni_plugins.address import Prefix, format_address, parse_address
-from cni_plugins.spec.errors import CNIError, InvalidConfigError, NoAddressError
+from cni_plugins.spec.errors import AlreadyAttachedError, CNIError, InvalidConfigError, NoAddressError
 from ipam.host_local.store import is_address
 
 TYPE_CHECKING = False
@@ -88,7 +88,7 @@ def allocate(
             try:
                 _refuse_second(item, held, container_id)
                 given.append(_one(store, item, index, choice, (container_id, ifname), placed))
-            except NoAddressError as error:
+            except (AlreadyAttachedError, NoAddressError) as error:
                 error.msg = f"failed to allocate for range {index}: {error.msg}"
                 raise
     except (CNIError, OSError):
@@ -101,7 +101,7 @@ def allocate(
 def _refuse_second(item: RangeSet, held: list[bytes], container_id: str) -> None:
     for address in held:
         if item.range_of(address):
-            raise NoAddressError(
+            raise AlreadyAttachedError(
                 f"{format_address(address)} has been allocated to {container_id}, "
                 "duplicate allocation is not allowed",
                 "an ADD must be followed by a DEL before the next ADD",
