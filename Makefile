@@ -25,7 +25,7 @@ demo: $(BUNDLE)/.built .work/test-packages ## Build, then show a two-pod flannel
 
 .PHONY: test
 test: lint $(BUNDLE)/.built .work/test-packages ## Check style, types and layers; run all tests
-	$(BIN)/pytest -n $(WORKERS)
+	SUITE_BIN=$(BUNDLE) $(BIN)/pytest -n $(WORKERS)
 
 .PHONY: lint
 lint: $(VENV)/.made ## Check style, types and layers
