@@ -13,6 +13,8 @@ WORKERS ?= 4
 
 BUILD_PACKAGES := binutils gcc libc6-dev libpython3.11 libpython3.11-dev python3-venv
 TEST_PACKAGES := busybox-static containerd containernetworking-plugins iproute2 iptables iputils-ping nftables runc util-linux
+VM_PACKAGES := busybox-static kmod qemu-system-x86 util-linux
+KERNEL := .work/vm/kernel
 SOURCES := $(shell find cni_plugins conflist ipam build -type f -not -name '*.pyc')
 
 .PHONY: help
@@ -26,6 +28,10 @@ demo: $(BUNDLE)/.built .work/test-packages ## Build, then show a two-pod flannel
 .PHONY: test
 test: lint $(BUNDLE)/.built .work/test-packages ## Check style, types and layers; run all tests
 	SUITE_BIN=$(BUNDLE) $(BIN)/pytest -n $(WORKERS)
+
+.PHONY: test-vm
+test-vm: $(BUNDLE)/.built $(KERNEL)/.unpacked .work/test-packages .work/vm-packages ## Run the tests marked `kernel` on Debian's kernel, in a VM (ARGS=… for pytest)
+	@SUITE_BIN=$(BUNDLE) $(BIN)/python -m integration.vm $(KERNEL) $(ARGS)
 
 .PHONY: lint
 lint: $(VENV)/.made ## Check style, types and layers
@@ -70,10 +76,17 @@ $(VENV)/.made: build/requirements.lock .work/build-packages
 	@$(BIN)/pip install -qq --disable-pip-version-check --require-hashes -r $<
 	@touch $@
 
+# It is only unpacked: the machine's own kernel stays what it is.
+$(KERNEL)/.unpacked: integration/vm/kernel.py | .work/vm-packages
+	@echo "downloading Debian's kernel …"
+	@$(PYTHON) -m integration.vm.kernel $(@D)
+	@touch $@
+
 # Debian's packages are installed only when one is missing, so that a second run asks nobody.
 .work/build-packages: PACKAGES = $(BUILD_PACKAGES)
 .work/test-packages: PACKAGES = $(TEST_PACKAGES)
-.work/build-packages .work/test-packages: Makefile
+.work/vm-packages: PACKAGES = $(VM_PACKAGES)
+.work/build-packages .work/test-packages .work/vm-packages: Makefile
 	@mkdir -p $(@D)
 	@dpkg -s $(PACKAGES) >/dev/null 2>&1 || { echo "installing $(PACKAGES) …"; \
 		apt-get update -qq; DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $(PACKAGES) >/dev/null; }

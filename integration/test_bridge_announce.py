@@ -18,6 +18,8 @@ ARP, IPV6 = 0x0806, 0x86DD
 POD4, POD6 = bytes.fromhex("0a4d0003"), bytes.fromhex("fd000077000000000000000000000003")
 OLD_MAC = "02:00:00:00:00:99"
 
+pytestmark = pytest.mark.kernel  # who announces, and when, is for each kernel to show
+
 
 def test_gratuitous_arp(node: Node) -> None:
     pods(node, bridge(), "c1")

@@ -49,7 +49,6 @@ _IFLA_EXT_MASK = 29
 _IFLA_INFO_KIND = 1
 _IFLA_INFO_DATA = 2
 _IFLA_INFO_SLAVE_DATA = 5
-_IF_OPER_UNKNOWN = 0
 _IF_OPER_UP = 6
 _VETH_INFO_PEER = 1
 _IFLA_BR_STP_STATE = 5
@@ -89,7 +88,8 @@ class Link:
         flags: IFF_….
         kind: the driver's name ("bridge", "veth"); empty for hardware and loopback.
         master: index of the bridge or VRF it belongs to; 0 for none.
-        operstate: IF_OPER_…; loopback and others that have no carrier stay at UNKNOWN.
+        operstate: IF_OPER_… (RFC 2863); loopback and others that have no carrier stay at UNKNOWN. Before
+            Linux 6.8 a veth or bridge starts there, too.
         peer: index of the other end of a veth pair, in that end's namespace; 0 for none.
         stp: of a bridge: whether it runs the spanning tree protocol.
         vlan_filtering: of a bridge: whether it tells VLANs apart.
@@ -146,8 +146,8 @@ class Link:
 
     @property
     def carries(self) -> bool:
-        """Whether the kernel has acted on its carrier, so that what is sent to it leaves (RFC 2863)."""
-        return self.operstate in (_IF_OPER_UNKNOWN, _IF_OPER_UP)
+        """Of a veth or bridge: whether the kernel has acted on its carrier, so that frames leave."""
+        return self.operstate == _IF_OPER_UP
 
 
 def format_mac(address: bytes) -> str:
@@ -197,7 +197,7 @@ def find(nl: Netlink, name: str) -> Link | None:
 
 
 def get_carrying(nl: Netlink, name: str) -> Link:
-    """Return a link once what is sent to it leaves.
+    """Return a veth or bridge once what is sent to it leaves.
 
     A carrier that appears is acted on by a worker of the kernel (linkwatch), usually within 0.1 ms; until
     then the link drops what it is given. From Linux 6.8 on, being asked for the link makes the kernel act

@@ -31,7 +31,7 @@ QEMU = (
     *("qemu-system-x86_64", "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),
     *("-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "2048"),
     # What the command prints comes by a port that, unlike the console, is no terminal.
-    *("-chardev", "stdio,id=output,signal=off", "-device", "virtio-serial-pci"),
+    *("-chardev", "file,id=output,path=/dev/stdout", "-device", "virtio-serial-pci"),
     *("-device", "virtserialport,chardev=output", "-append", "console=ttyS0 quiet panic=-1 mitigations=off"),
 )
 
