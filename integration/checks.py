@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 V4, V6 = "10.77.0.0/24", "fd00:77::/64"
 GW4, GW6 = "10.77.0.1", "fd00:77::1"
 OUTSIDE4, OUTSIDE6 = "192.0.2.2", "2001:db8::2"
+DEFAULT = [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]
 UPLINK4, UPLINK6 = "192.0.2.1", "2001:db8::1"
 CHECK_FAILED = 101
 CONFLICT = 105
@@ -49,12 +50,28 @@ def dual_stack(**keys: Any) -> dict[str, Any]:
     return bridge(**{"isDefaultGateway": True, "ipam": ipam(V4, V6), **keys})
 
 
-def pods(node: Node, conf: Mapping[str, Any], *names: str, **how: Any) -> list[Any]:
-    """Make a namespace for each name, attach it to a bridge network and return the results."""
+def ptp(**keys: Any) -> dict[str, Any]:
+    """Return a ptp network's configuration: both families and default routes, unless told otherwise."""
+    return {"cniVersion": "1.1.0", "name": "net", "ipam": ipam(V4, V6, routes=DEFAULT), **keys}
+
+
+def static(*given: str, gateway: str = GW4, **keys: Any) -> dict[str, Any]:
+    """Return static's configuration with these addresses."""
+    listed = [{"address": each, "gateway": gateway} for each in given]
+    return {"type": "static", "addresses": listed, **keys}
+
+
+def host_end(result: Any) -> str:
+    """Return the name of the host's end of a ptp's result."""
+    return str(result["interfaces"][0]["name"])
+
+
+def pods(node: Node, conf: Mapping[str, Any], *names: str, plugin: str = "bridge", **how: Any) -> list[Any]:
+    """Make a namespace for each name, attach it to a network and return the results."""
     results = []
     for name in names:
         node.netns(name)
-        results.append(node.add("bridge", conf, container=name, netns=name, **how))
+        results.append(node.add(plugin, conf, container=name, netns=name, **how))
     return results
 
 
@@ -148,9 +165,9 @@ def outside(node: Node) -> None:
             node.run(["ip", "address", "add", f"{address}/64", "dev", name, "nodad"], netns=netns)
 
 
-def ping(node: Node, netns: str, target: str, *options: str) -> bool:
-    """Send one echo request from a container; tell whether the answer came within half a second."""
-    command = ["ping", "-n", "-q", "-c1", "-W0.5", *options, target]
+def ping(node: Node, netns: str, target: str, *options: str, wait: float = 3) -> bool:
+    """Send one echo request from a container; tell whether the answer came within some seconds."""
+    command = ["ping", "-n", "-q", "-c1", f"-W{wait}", *options, target]
     return node.run(command, netns=netns, check=False).returncode == 0
 
 
@@ -168,7 +185,7 @@ def source_seen(node: Node, sender: str, receiver: str, target: str, port: int =
     with node.entered(receiver):
         server = socket.socket(family, socket.SOCK_DGRAM)
     with server:
-        server.settimeout(0.5)
+        server.settimeout(3)
         server.bind(("", port))
         with node.entered(sender), socket.socket(family, socket.SOCK_DGRAM) as client:
             client.sendto(b"?", (target, port))

@@ -1,12 +1,13 @@
-"""The suite run from its source: a folder of plugin names, all links to one script."""
+"""The suite run from its source: a folder with cnictl and the plugins' names, all links to one script."""
 
 from __future__ import annotations
 
 import os
 import sys
 
+from cni_plugins.multicall import MODULES
+
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-NAMES = ("bridge", "flannel", "host-local", "loopback", "portmap")
 SCRIPT = """#!{python} -IS
 import sys
 
@@ -15,6 +16,14 @@ from cni_plugins.multicall import main
 
 main(sys.argv[0])
 """
+CNICTL = """#!{python} -I
+import sys
+
+sys.path.insert(0, {root!r})
+from conflist.cnictl import main
+
+sys.exit(main())
+"""
 
 
 def make(folder: str) -> str:
@@ -22,10 +31,11 @@ def make(folder: str) -> str:
 
     It starts as the frozen bundle does, without site packages and without the user's environment.
     """
-    script = os.path.join(folder, ".suite")
-    with open(script, "w", encoding="utf-8") as file:
-        file.write(SCRIPT.format(python=sys.executable, root=ROOT))
-    os.chmod(script, 0o755)
-    for name in NAMES:
+    for name, script in ((".suite", SCRIPT), ("cnictl", CNICTL)):
+        path = os.path.join(folder, name)
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(script.format(python=sys.executable, root=ROOT))
+        os.chmod(path, 0o755)
+    for name in MODULES:
         os.symlink(".suite", os.path.join(folder, name))
     return folder
