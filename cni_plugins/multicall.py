@@ -22,6 +22,8 @@ MODULES = {
     "host-local": "ipam.host_local.plugin",
     "loopback": "cni_plugins.plugins.loopback",
     "portmap": "cni_plugins.plugins.portmap",
+    "ptp": "cni_plugins.plugins.ptp",
+    "static": "ipam.static.plugin",
 }
 """Executable name to the module whose PLUGIN it is."""
 

@@ -14,6 +14,8 @@ from cni_plugins.config.flannel import FlannelConf
 from cni_plugins.config.host_local import HostLocalIPAM, HostLocalRuntime
 from cni_plugins.config.loopback import LoopbackConf
 from cni_plugins.config.portmap import PortmapConf
+from cni_plugins.config.ptp import PtpConf
+from cni_plugins.config.static import StaticIPAM, StaticRuntime
 from cni_plugins.spec.result import VERSIONS
 
 PLUGINS: dict[str, type[BaseModel]] = {
@@ -21,10 +23,14 @@ PLUGINS: dict[str, type[BaseModel]] = {
     "flannel": FlannelConf,
     "loopback": LoopbackConf,
     "portmap": PortmapConf,
+    "ptp": PtpConf,
 }
 """Plugins of a list, by type."""
 
-IPAM: dict[str, tuple[type[BaseModel], type[BaseModel]]] = {"host-local": (HostLocalIPAM, HostLocalRuntime)}
+IPAM: dict[str, tuple[type[BaseModel], type[BaseModel]]] = {
+    "host-local": (HostLocalIPAM, HostLocalRuntime),
+    "static": (StaticIPAM, StaticRuntime),
+}
 """IPAM plugins, by type: the model of the `ipam` object and that of their capabilities."""
 
 MAKES_INTERFACE = frozenset(

@@ -136,11 +136,12 @@ def _check_ipam(network: Network, entry: Entry) -> None:
                 "ipam has no type: the container gets no address", 'add "type": "host-local", or remove ipam'
             )
         return
-    if entry.ipam_kind != "host-local":
+    if entry.ipam_kind not in models.IPAM:
         return
-    conf = shape.check(spot, HostLocalIPAM, data)
-    shape.check_keys(spot, HostLocalIPAM, data)
-    if conf is None:
+    model, _runtime = models.IPAM[entry.ipam_kind]
+    conf = shape.check(spot, model, data)
+    shape.check_keys(spot, model, data)
+    if not isinstance(conf, HostLocalIPAM):
         return
     at_run_time = entry.declares("ipRanges")
     entry.stretches = ranges.host_local(spot, conf, network.version, given_at_run_time=at_run_time)

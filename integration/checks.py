@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 V4, V6 = "10.77.0.0/24", "fd00:77::/64"
 GW4, GW6 = "10.77.0.1", "fd00:77::1"
 OUTSIDE4, OUTSIDE6 = "192.0.2.2", "2001:db8::2"
+DEFAULT = [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}]
 UPLINK4, UPLINK6 = "192.0.2.1", "2001:db8::1"
 CHECK_FAILED = 101
 CONFLICT = 105
@@ -50,12 +51,28 @@ def dual_stack(**keys: Any) -> dict[str, Any]:
     return bridge(**{"isDefaultGateway": True, "ipam": ipam(V4, V6), **keys})
 
 
-def pods(node: Node, conf: Mapping[str, Any], *names: str, **how: Any) -> list[Any]:
-    """Make a namespace for each name, attach it to a bridge network and return the results."""
+def ptp(**keys: Any) -> dict[str, Any]:
+    """Return a ptp network's configuration: both families and default routes, unless told otherwise."""
+    return {"cniVersion": "1.1.0", "name": "net", "ipam": ipam(V4, V6, routes=DEFAULT), **keys}
+
+
+def static(*given: str, gateway: str = GW4, **keys: Any) -> dict[str, Any]:
+    """Return static's configuration with these addresses."""
+    listed = [{"address": each, "gateway": gateway} for each in given]
+    return {"type": "static", "addresses": listed, **keys}
+
+
+def host_end(result: Any) -> str:
+    """Return the name of the host's end of a ptp's result."""
+    return str(result["interfaces"][0]["name"])
+
+
+def pods(node: Node, conf: Mapping[str, Any], *names: str, plugin: str = "bridge", **how: Any) -> list[Any]:
+    """Make a namespace for each name, attach it to a network and return the results."""
     results = []
     for name in names:
         node.netns(name)
-        results.append(node.add("bridge", conf, container=name, netns=name, **how))
+        results.append(node.add(plugin, conf, container=name, netns=name, **how))
     return results
 
 

@@ -82,6 +82,18 @@ def test_host_local(check: Linter, tmp_path: Path, ipam: dict[str, Any], expecte
     assert [text.split(place)[0] + "F)" if place in text else text for text in found] == expected
 
 
+@pytest.mark.parametrize(
+    ("ipam", "expected"),
+    [
+        ({"addresses": [{"address": "10.1.0.5/16", "gateway": "10.1.0.1"}]}, []),
+        ({"adresses": []}, ["warning: unknown key 'adresses': nobody reads it"]),
+        ({"addresses": "10.1.0.5/16"}, ["error: addresses must be a list, not a string"]),
+    ],
+)
+def test_static(check: Linter, ipam: dict[str, Any], expected: list[str]) -> None:
+    assert texts(check([{"type": "ptp", "ipam": {"type": "static", **ipam}}])) == expected
+
+
 def test_ranges_can_come_at_run_time(check: Linter) -> None:
     ipam = {"type": "host-local", "routes": [{"dst": "0.0.0.0/0", "gw": "10.2.0.1"}]}
     assert check([bridge(capabilities={"ipRanges": True}, ipam=ipam)]) == []
@@ -98,9 +110,9 @@ def test_a_wrong_value_does_not_hide_other_mistakes(check: Linter) -> None:
 
 
 def test_another_ipam_plugin_only_has_to_exist(tmp_path: Path, suite_bin: str) -> None:
-    (tmp_path / "static").symlink_to("/bin/true")
+    (tmp_path / "whereabouts").symlink_to("/bin/true")
     file = tmp_path / "n.conflist"
-    file.write_text(json.dumps(network("n", [bridge(ipam={"type": "static", "addresses": []})])))
+    file.write_text(json.dumps(network("n", [bridge(ipam={"type": "whereabouts", "addresses": []})])))
     assert lint([str(file)], [suite_bin, str(tmp_path)]) == []
 
 

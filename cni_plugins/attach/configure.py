@@ -8,6 +8,8 @@ from cni_plugins.spec.result import dns_from
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from cni_plugins.config.base import DNS
     from cni_plugins.kernel.link import Link
     from cni_plugins.kernel.netlink import Netlink
@@ -39,7 +41,14 @@ def prepare(ifname: str, result: Result, *, dad: bool = False) -> None:
         sysctl.write_if_present(f"net/ipv6/conf/{ifname}/enhanced_dad", "1")
 
 
-def apply(nl: Netlink, interface: Link, result: Result, *, dad: bool = False) -> None:
+def apply(
+    nl: Netlink,
+    interface: Link,
+    result: Result,
+    *,
+    dad: bool = False,
+    routed: Sequence[route.Route] = (),
+) -> None:
     """Add the addresses, bring the interface up, add the routes.
 
     Args:
@@ -47,22 +56,27 @@ def apply(nl: Netlink, interface: Link, result: Result, *, dad: bool = False) ->
         interface: the container's interface.
         result: what IPAM gave; a route without a next hop goes to the gateway of its family's address.
         dad: see `prepare`.
+        routed: routes in the place of those to the addresses' subnets, for a link with only the host beyond:
+            every next hop is taken to be on it.
 
     Raises:
         ConflictError: two routes are the same for the kernel.
         OSError: the kernel refused an address or a route.
     """
     gateways: dict[int, bytes] = {}
+    extra = addr.IFA_F_NOPREFIXROUTE if routed else 0
     for ip in result.ips:
-        addr.add(nl, interface.index, ip.address, flags=addr.flags_for(ip.address, dad=dad))
+        addr.add(nl, interface.index, ip.address, flags=extra | addr.flags_for(ip.address, dad=dad))
         if ip.gateway is not None:
             gateways.setdefault(ip.address.version, ip.gateway)
     link.set_up(nl, interface.index)
+    for own in routed:
+        route.add(nl, own)
     for given in result.routes:
-        _add_route(nl, interface.index, given, gateways)
+        _add_route(nl, interface.index, given, gateways, onlink=bool(routed))
 
 
-def _add_route(nl: Netlink, index: int, given: Route, gateways: dict[int, bytes]) -> None:
+def _add_route(nl: Netlink, index: int, given: Route, gateways: dict[int, bytes], *, onlink: bool) -> None:
     gateway = given.gw if given.gw is not None else gateways.get(given.dst.version)
     wanted = route.Route(given.dst, gateway, index, scope=given.scope)
     if given.scope == route.RT_SCOPE_LINK and given.gw is None:
@@ -70,7 +84,8 @@ def _add_route(nl: Netlink, index: int, given: Route, gateways: dict[int, bytes]
     wanted.table = given.table if given.table is not None else route.RT_TABLE_MAIN
     wanted.priority, wanted.mtu, wanted.advmss = given.priority, given.mtu, given.advmss
     try:
-        route.add(nl, wanted)
+        # Only where it is needed: the kernel shows the flag.
+        route.add(nl, wanted, onlink=onlink and wanted.gateway not in (None, gateways.get(given.dst.version)))
     except OSError as error:
         if error.errno == _EEXIST:
             raise ConflictError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cni_plugins.address import Prefix, shift
+from cni_plugins.address import Prefix, families, shift
 from cni_plugins.kernel import addr, sysctl
 from cni_plugins.spec.errors import CheckFailedError, ConflictError, InvalidConfigError
 from cni_plugins.spec.result import Route
@@ -82,8 +82,25 @@ def ensure(host: Netlink, target: Link, gateways: list[Prefix], *, force: bool) 
         except OSError as error:
             if error.errno != _EEXIST:  # else another ADD was faster
                 raise
-    for version in {gateway.version for gateway in gateways}:
+    forward(families(gateways))
+
+
+def forward(versions: set[int]) -> None:
+    """Let the host forward packets of some families, 4 and 6."""
+    for version in versions:
         sysctl.write(_FORWARDING[version], "1")
+
+
+def check_forwarding(versions: set[int]) -> None:
+    """Look whether the host forwards packets of some families.
+
+    Raises:
+        CheckFailedError: it does not.
+    """
+    for version in versions:
+        key = _FORWARDING[version]
+        if sysctl.read(key) == "0":
+            raise CheckFailedError(f"forwarding is off: {key.replace('/', '.')} is 0", f"set {key} to 1")
 
 
 def _excludes(held: Prefix, wanted: Prefix) -> bool:
@@ -104,6 +121,4 @@ def check(host: Netlink, target: Link, result: Result) -> None:
         gateway = Prefix(ip.gateway, ip.address.length)
         if gateway not in held:
             raise CheckFailedError(f"gateway address {gateway} is missing on {target.name!r}")
-        key = _FORWARDING[gateway.version]
-        if sysctl.read(key) == "0":
-            raise CheckFailedError(f"forwarding is off: {key.replace('/', '.')} is 0", f"set {key} to 1")
+        check_forwarding({gateway.version})

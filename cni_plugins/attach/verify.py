@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from cni_plugins.address import format_address
+from cni_plugins.address import families, format_address
 from cni_plugins.kernel import addr, link, route
 from cni_plugins.spec.errors import CheckFailedError, InvalidConfigError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from cni_plugins.kernel.link import Link
     from cni_plugins.kernel.netlink import Netlink
     from cni_plugins.spec.request import Request
@@ -81,6 +83,26 @@ def addresses(nl: Netlink, found: Link, index: int, result: Result) -> None:
     for ip in result.ips:
         if (ip.interface is None or ip.interface == index) and ip.address not in held:
             raise CheckFailedError(f"address {ip.address} is missing on interface {found.name!r}")
+
+
+def own_routes(nl: Netlink, found: Link, wanted: Sequence[route.Route], where: str = "container") -> None:
+    """Look for routes that a plugin made over a link.
+
+    Raises:
+        CheckFailedError: one is missing.
+    """
+    held = {
+        version: route.of_link(nl, found.index, addr.AF_INET if version == 4 else addr.AF_INET6)
+        for version in families(each.dst for each in wanted)
+    }
+    for each in wanted:
+        dst = each.dst.network()
+        if not any(
+            (seen.dst, seen.gateway, seen.table) == (dst, each.gateway, each.table)
+            for seen in held[dst.version]
+        ):
+            via = f" via {format_address(each.gateway)}" if each.gateway else ""
+            raise CheckFailedError(f"route {dst}{via} is missing on interface {found.name!r} of the {where}")
 
 
 def routes(nl: Netlink, found: Link, result: Result) -> None:

@@ -72,6 +72,20 @@ class Route(Model):
     scope: int | None = Field(None, ge=0, le=255, description="Scope (rtnetlink(7)).")
 
 
+class IPsArgs(Model):
+    """Addresses asked for, in `args.cni` or in `runtimeConfig`."""
+
+    ips: list[str] = Field(
+        [], description="Addresses to give; host-local takes them with or without a prefix length."
+    )
+
+
+class IPsConvention(Model):
+    """`args` of the configuration, for IPAM plugins."""
+
+    cni: IPsArgs = Field(IPsArgs(), description="Arguments by convention.")
+
+
 class IPAMRef(Model):
     """The part of `ipam` that the interface plugin itself reads; the rest is the IPAM plugin's."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from cni_plugins.config.base import Model, Route
+from cni_plugins.config.base import IPsArgs, IPsConvention, Model, Route
 
 
 class Range(Model):
@@ -16,18 +16,6 @@ class Range(Model):
     gateway: str = Field(
         "", description="The gateway, never given away; default: the subnet's first address."
     )
-
-
-class IPsArgs(Model):
-    """Addresses asked for, in `args.cni` or in `runtimeConfig`."""
-
-    ips: list[str] = Field([], description="Addresses to reserve, with or without a prefix length.")
-
-
-class HostLocalArgs(Model):
-    """`args` of the configuration."""
-
-    cni: IPsArgs = Field(IPsArgs(), description="Arguments by convention.")
 
 
 class HostLocalRuntime(IPsArgs):
@@ -54,7 +42,7 @@ class HostLocalConf(Model):
     )
     name: str = Field("", description="The network's name: reservations are kept per network.")
     ipam: HostLocalIPAM = Field(HostLocalIPAM(), description="Address management.")
-    args: HostLocalArgs = Field(HostLocalArgs(), description="`args.cni.ips` asks for addresses.")
+    args: IPsConvention = Field(IPsConvention(), description="`args.cni.ips` asks for addresses.")
     runtime_config: HostLocalRuntime = Field(
         HostLocalRuntime(), description="Capabilities `ips`, `ipRanges`."
     )

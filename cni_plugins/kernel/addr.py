@@ -24,6 +24,7 @@ _IFA_FLAGS = 8
 IFA_F_NODAD = 0x02
 _IFA_F_DADFAILED = 0x08
 _IFA_F_TENTATIVE = 0x40
+IFA_F_NOPREFIXROUTE = 0x200
 RTMGRP_IPV6_IFADDR = 0x100
 
 AF_INET = 2
@@ -32,10 +33,10 @@ AF_INET6 = 10
 _IFADDRMSG = Struct("=BBBBi")
 
 
-def _message(index: int, prefix: Prefix) -> bytes:
+def _message(index: int, prefix: Prefix, scope: int = 0) -> bytes:
     family = AF_INET if prefix.version == 4 else AF_INET6
     return (
-        _IFADDRMSG.pack(family, prefix.length, 0, 0, index)
+        _IFADDRMSG.pack(family, prefix.length, 0, scope, index)
         + attr(_IFA_LOCAL, prefix.address)
         + attr(_IFA_ADDRESS, prefix.address)
     )
@@ -46,19 +47,26 @@ def flags_for(prefix: Prefix, *, dad: bool = False) -> int:
     return 0 if prefix.version == 4 or dad else IFA_F_NODAD
 
 
-def add(nl: Netlink, index: int, prefix: Prefix, *, flags: int = 0) -> None:
+def link_local(mac: bytes) -> Prefix:
+    """Return the address that the kernel makes of a link's six-byte MAC address (RFC 4291, appendix A)."""
+    return Prefix(b"\xfe\x80" + bytes(6) + bytes((mac[0] ^ 2,)) + mac[1:3] + b"\xff\xfe" + mac[3:], 64)
+
+
+def add(nl: Netlink, index: int, prefix: Prefix, *, flags: int = 0, scope: int = 0) -> None:
     """Give a link an address.
 
     Args:
         nl: the link's namespace.
         index: the link.
         prefix: the address and its subnet's length.
-        flags: IFA_F_…; with NODAD an IPv6 address is usable at once.
+        flags: IFA_F_…; with NODAD an IPv6 address is usable at once, with NOPREFIXROUTE the kernel makes no
+            route to its subnet.
+        scope: RT_SCOPE_… of an IPv4 address: how far away it may be used as a source.
 
     Raises:
         OSError: EEXIST: the link has it already.
     """
-    body = _message(index, prefix)
+    body = _message(index, prefix, scope)
     if prefix.version == 4 and prefix.length < 31:  # RFC 3021: a /31 has no broadcast address
         body += attr(_IFA_BROADCAST, prefix.last())
     if flags:

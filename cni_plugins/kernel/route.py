@@ -7,7 +7,15 @@ from _struct import Struct
 
 from cni_plugins.address import Prefix, format_address
 from cni_plugins.kernel.addr import AF_INET, AF_INET6
-from cni_plugins.kernel.netlink import NLM_F_CREATE, attr, attr_u32, attribute_map, nested, uint
+from cni_plugins.kernel.netlink import (
+    NLM_F_CREATE,
+    NLM_F_REPLACE,
+    attr,
+    attr_u32,
+    attribute_map,
+    nested,
+    uint,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,12 +28,14 @@ RTM_GETROUTE = 26
 RT_TABLE_MAIN = 254
 RT_SCOPE_UNIVERSE = 0
 RT_SCOPE_LINK = 253
+RT_SCOPE_HOST = 254
 _RTPROT_BOOT = 3
 _RTN_UNICAST = 1
 _RTA_DST = 1
 _RTA_OIF = 4
 _RTA_GATEWAY = 5
 _RTA_PRIORITY = 6
+_RTA_PREFSRC = 7
 _RTA_METRICS = 8
 _RTA_TABLE = 15
 _RTAX_MTU = 2
@@ -47,9 +57,10 @@ class Route:
         mtu: in bytes; 0: the link's.
         advmss: TCP maximum segment size to advertise; 0: the kernel's choice.
         scope: RT_SCOPE_…; None: universe with a gateway, else link.
+        src: the source address of packets that have none yet; None: the kernel's choice.
     """
 
-    __slots__ = ("advmss", "dst", "gateway", "link", "mtu", "priority", "scope", "table")
+    __slots__ = ("advmss", "dst", "gateway", "link", "mtu", "priority", "scope", "src", "table")
 
     def __init__(self, dst: Prefix, gateway: bytes | None, link: int, *, scope: int | None = None) -> None:
         self.dst = dst
@@ -60,15 +71,17 @@ class Route:
         self.mtu = 0
         self.advmss = 0
         self.scope = scope
+        self.src: bytes | None = None
 
 
-def add(nl: Netlink, route: Route, *, onlink: bool = False) -> None:
+def add(nl: Netlink, route: Route, *, onlink: bool = False, replace: bool = False) -> None:
     """Add a route beside those that exist.
 
     Args:
         nl: the namespace.
         route: the route.
         onlink: the gateway is on the link although no address of ours is in its subnet.
+        replace: take the place of one that has the same destination, table and metric.
 
     Raises:
         OSError: EEXIST: the same route is there already; ENETUNREACH: the gateway is on no link.
@@ -85,13 +98,15 @@ def add(nl: Netlink, route: Route, *, onlink: bool = False) -> None:
         body += attr(_RTA_DST, route.dst.first())
     if route.gateway:
         body += attr(_RTA_GATEWAY, route.gateway)
+    if route.src:
+        body += attr(_RTA_PREFSRC, route.src)
     if route.priority:
         body += attr_u32(_RTA_PRIORITY, route.priority)
     if route.mtu or route.advmss:
         mtu = attr_u32(_RTAX_MTU, route.mtu) if route.mtu else b""
         body += nested(_RTA_METRICS, mtu, attr_u32(_RTAX_ADVMSS, route.advmss) if route.advmss else b"")
     try:
-        nl.request(RTM_NEWROUTE, NLM_F_CREATE, body)
+        nl.request(RTM_NEWROUTE, NLM_F_CREATE | (NLM_F_REPLACE if replace else 0), body)
     except OSError as error:
         error.add_note(f"failed to add route {route.dst}")
         raise
@@ -132,6 +147,7 @@ def of_link(nl: Netlink, index: int, family: int) -> list[Route]:
         )
         route.table = uint(found[_RTA_TABLE]) if _RTA_TABLE in found else table
         route.priority = uint(found.get(_RTA_PRIORITY, b""))
+        route.src = found.get(_RTA_PREFSRC)
         metrics = attribute_map(found.get(_RTA_METRICS, b""))
         route.mtu = uint(metrics.get(_RTAX_MTU, b""))
         route.advmss = uint(metrics.get(_RTAX_ADVMSS, b""))

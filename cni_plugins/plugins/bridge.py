@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import posix
 
-from cni_plugins.attach import configure, gateway, ipam, verify
+from cni_plugins.attach import configure, gateway, ipam, verify, veth
 from cni_plugins.attach.undo import Teardown, Undo
 from cni_plugins.kernel import link, sysctl
 from cni_plugins.kernel.netlink import Netlink
-from cni_plugins.kernel.netns import Namespace, find_namespace
+from cni_plugins.kernel.netns import Namespace
 from cni_plugins.lazy import Lazy
-from cni_plugins.spec.errors import AlreadyAttachedError, CheckFailedError, ConflictError, InvalidConfigError
+from cni_plugins.spec.errors import CheckFailedError, ConflictError, InvalidConfigError
 from cni_plugins.spec.plugin import Plugin
 from cni_plugins.spec.request import ifname_problem
 from cni_plugins.spec.result import Interface, Result
@@ -31,7 +31,6 @@ else:
     spoofcheck = Lazy("cni_plugins.attach.spoofcheck")
 
 _EEXIST = 17
-_NAME_TRIES = 10
 
 
 def add(request: Request) -> Result:
@@ -44,9 +43,10 @@ def add(request: Request) -> Result:
         with netns.entered():
             inside = Netlink()
         with inside:
-            name = _create_pair(request, host, inside, netns.fd, bridge, mac, undo)
+            name = veth.create(
+                request, host, inside, netns.fd, undo, master=bridge.index, mtu=conf.mtu, mac=mac
+            )
             port = link.get(host, name)
-            sysctl.write_if_present(f"net/ipv6/conf/{name}/accept_ra", "0")
             if conf.hairpin_mode or conf.port_isolation:
                 link.set_port(host, port.index, hairpin=conf.hairpin_mode, isolated=conf.port_isolation)
             _join_vlans(host, port.index, conf, trunk)
@@ -100,7 +100,7 @@ def delete(request: Request) -> None:
     conf: BridgeConf = request.conf
     teardown = Teardown()
     # The address goes after the interface: nobody else may get it while it still answers.
-    teardown.step(_delete_interface, request)
+    teardown.step(veth.delete, request)
     teardown.step(ipam.forward, request)
     if conf.ip_masq:
         teardown.step(masquerade.remove, request)
@@ -215,29 +215,6 @@ def _ensure_bridge(host: Netlink, conf: BridgeConf) -> Link:
     return bridge
 
 
-def _create_pair(
-    request: Request, host: Netlink, inside: Netlink, netns: int, bridge: Link, mac: bytes, undo: Undo
-) -> str:
-    """Make the veth pair and return the name of its host end."""
-    mtu = request.conf.mtu
-    for _try in range(_NAME_TRIES):
-        name = "veth" + posix.getrandom(4).hex()
-        try:
-            link.create_veth(host, name, request.ifname, netns, master=bridge.index, mtu=mtu, mac=mac)
-        except OSError as error:
-            if error.errno != _EEXIST:
-                raise
-            if link.find(inside, request.ifname) is not None:
-                raise AlreadyAttachedError(
-                    f"interface {request.ifname!r} already exists in the container",
-                    "DEL the attachment that made it, or use another interface name",
-                ) from None
-        else:
-            undo.push(link.delete, host, name)
-            return name
-    raise ConflictError(f"no free name for a veth pair after {_NAME_TRIES} tries")
-
-
 def _join_vlans(host: Netlink, port: int, conf: BridgeConf, trunk: list[tuple[int, int]]) -> None:
     if not (conf.vlan or trunk):
         return
@@ -271,16 +248,6 @@ def _ensure_gateway_pair(host: Netlink, conf: BridgeConf, bridge: Link) -> Link:
     link.set_up(host, port.index)
     _join_vlans(host, port.index, conf, [])
     return link.get(host, name)
-
-
-def _delete_interface(request: Request) -> None:
-    if not request.netns:
-        return
-    netns = find_namespace(request.netns)
-    if netns is None:
-        return  # it took its interfaces with it
-    with netns, netns.netlink() as inside:
-        link.delete(inside, request.ifname)
 
 
 def _check_port(

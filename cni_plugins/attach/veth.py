@@ -1,0 +1,81 @@
+"""The veth pair between a container and the host: bridge and ptp share it (veth(4))."""
+
+from __future__ import annotations
+
+import posix
+
+from cni_plugins.kernel import link, sysctl
+from cni_plugins.kernel.netns import find_namespace
+from cni_plugins.spec.errors import AlreadyAttachedError, ConflictError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cni_plugins.attach.undo import Undo
+    from cni_plugins.kernel.netlink import Netlink
+    from cni_plugins.spec.request import Request
+
+_EEXIST = 17
+_NAME_TRIES = 10
+
+
+def create(
+    request: Request,
+    host: Netlink,
+    inside: Netlink,
+    netns: int,
+    undo: Undo,
+    *,
+    master: int = 0,
+    mtu: int = 0,
+    mac: bytes = b"",
+) -> str:
+    """Make the pair and return the name of its host end: `veth` and 8 random hex digits.
+
+    The host end is up, in its bridge, and takes no router's advertisements; the container's end is down.
+
+    Args:
+        request: the ADD; the container's end has its interface name.
+        host: the host's namespace.
+        inside: the container's.
+        netns: descriptor of the container's.
+        undo: what deletes the pair when the ADD fails later is pushed there.
+        master: index of the host end's bridge; 0 for none.
+        mtu: of both ends, in bytes; 0: the kernel's choice.
+        mac: the container end's address; empty: the kernel's choice.
+
+    Raises:
+        AlreadyAttachedError: the container has an interface of that name.
+        OSError: the kernel refused.
+    """
+    for _try in range(_NAME_TRIES):
+        name = "veth" + posix.getrandom(4).hex()
+        try:
+            link.create_veth(host, name, request.ifname, netns, master=master, mtu=mtu, mac=mac)
+        except OSError as error:
+            if error.errno != _EEXIST:
+                raise
+            if link.find(inside, request.ifname) is not None:
+                raise AlreadyAttachedError(
+                    f"interface {request.ifname!r} already exists in the container",
+                    "DEL the attachment that made it, or use another interface name",
+                ) from None
+        else:
+            undo.push(link.delete, host, name)
+            sysctl.write_if_present(f"net/ipv6/conf/{name}/accept_ra", "0")
+            return name
+    raise ConflictError(f"no free name for a veth pair after {_NAME_TRIES} tries")
+
+
+def delete(request: Request) -> None:
+    """Delete the pair by the container's end; without a namespace there is none any more.
+
+    Raises:
+        OSError: the namespace cannot be entered, or the kernel refused.
+    """
+    if not request.netns:
+        return
+    netns = find_namespace(request.netns)
+    if netns is None:
+        return  # it took its interfaces with it
+    with netns, netns.netlink() as inside:
+        link.delete(inside, request.ifname)

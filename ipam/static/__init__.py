@@ -1,0 +1,1 @@
+"""Addresses that somebody wrote down: the static IPAM plugin."""
