@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _ctypes
+import fcntl
 import posix
 
 from cni_plugins.kernel.netlink import NETLINK_ROUTE, Netlink
@@ -65,6 +66,13 @@ class Namespace:
     def entered(self) -> Entered:
         """Return a context manager: within it, this process is in the namespace."""
         return Entered(self)
+
+    def lock(self) -> None:
+        """Wait until no other process holds the namespace's lock, flock(2), and hold it until this is closed.
+
+        The reference plugins lock the same file.
+        """
+        fcntl.flock(self.fd, fcntl.LOCK_EX)
 
     def netlink(self, family: int = NETLINK_ROUTE) -> Netlink:
         """Return a netlink socket that talks to this namespace, wherever the process goes afterwards."""
