@@ -17,13 +17,16 @@ if TYPE_CHECKING:
     from cni_plugins.spec.plugin import Plugin
 
 MODULES = {
+    "bandwidth": "cni_plugins.plugins.bandwidth",
     "bridge": "cni_plugins.plugins.bridge",
     "flannel": "cni_plugins.plugins.flannel",
     "host-local": "ipam.host_local.plugin",
     "loopback": "cni_plugins.plugins.loopback",
     "portmap": "cni_plugins.plugins.portmap",
     "ptp": "cni_plugins.plugins.ptp",
+    "sbr": "cni_plugins.plugins.sbr",
     "static": "ipam.static.plugin",
+    "tuning": "cni_plugins.plugins.tuning",
 }
 """Executable name to the module whose PLUGIN it is."""
 

@@ -9,21 +9,27 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 from pydantic.json_schema import models_json_schema
 
+from cni_plugins.config.bandwidth import BandwidthConf
 from cni_plugins.config.bridge import BridgeConf
 from cni_plugins.config.flannel import FlannelConf
 from cni_plugins.config.host_local import HostLocalIPAM, HostLocalRuntime
 from cni_plugins.config.loopback import LoopbackConf
 from cni_plugins.config.portmap import PortmapConf
 from cni_plugins.config.ptp import PtpConf
+from cni_plugins.config.sbr import SbrConf
 from cni_plugins.config.static import StaticIPAM, StaticRuntime
+from cni_plugins.config.tuning import TuningConf
 from cni_plugins.spec.result import VERSIONS
 
 PLUGINS: dict[str, type[BaseModel]] = {
+    "bandwidth": BandwidthConf,
     "bridge": BridgeConf,
     "flannel": FlannelConf,
     "loopback": LoopbackConf,
     "portmap": PortmapConf,
     "ptp": PtpConf,
+    "sbr": SbrConf,
+    "tuning": TuningConf,
 }
 """Plugins of a list, by type."""
 

@@ -211,7 +211,7 @@ def test_schema(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["schema", "host-local"]) == 0
     assert "ranges" in json.loads(capsys.readouterr().out)["properties"]
     assert main(["schema", "nope"]) == 1
-    assert "known are: bridge" in capsys.readouterr().err
+    assert "known are: bandwidth, bridge" in capsys.readouterr().err
 
 
 def test_version_and_usage(capsys: pytest.CaptureFixture[str]) -> None:

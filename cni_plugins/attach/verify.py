@@ -98,11 +98,16 @@ def own_routes(nl: Netlink, found: Link, wanted: Sequence[route.Route], where: s
     for each in wanted:
         dst = each.dst.network()
         if not any(
-            (seen.dst, seen.gateway, seen.table) == (dst, each.gateway, each.table)
+            (seen.dst, seen.gateway) == (dst, each.gateway) and _in_table(seen, each.table)
             for seen in held[dst.version]
         ):
             via = f" via {format_address(each.gateway)}" if each.gateway else ""
             raise CheckFailedError(f"route {dst}{via} is missing on interface {found.name!r} of the {where}")
+
+
+def _in_table(seen: route.Route, table: int) -> bool:
+    """Tell whether a route is where a plugin put it: sbr and vrf move those of the main table to others."""
+    return table in (seen.table, route.RT_TABLE_MAIN)
 
 
 def routes(nl: Netlink, found: Link, result: Result) -> None:
@@ -125,7 +130,7 @@ def routes(nl: Netlink, found: Link, result: Result) -> None:
         dst = given.dst.network()
         if not any(
             seen.dst == dst
-            and seen.table == table
+            and _in_table(seen, table)
             and (gateway is None or seen.gateway == gateway or given.scope == route.RT_SCOPE_LINK)
             and (not given.priority or seen.priority == given.priority)
             for seen in held[version]

@@ -33,6 +33,7 @@ RTM_SETLINK = 19
 
 IFF_UP = 0x1
 IFF_PROMISC = 0x100
+IFF_ALLMULTI = 0x200
 
 _AF_BRIDGE = 7
 _IFLA_ADDRESS = 1
@@ -40,9 +41,11 @@ _IFLA_IFNAME = 3
 _IFLA_MTU = 4
 _IFLA_LINK = 5
 _IFLA_MASTER = 10
+_IFLA_TXQLEN = 13
 _IFLA_PROTINFO = 12
 _IFLA_OPERSTATE = 16
 _IFLA_LINKINFO = 18
+_IFLA_IFALIAS = 20
 _IFLA_AF_SPEC = 26
 _IFLA_NET_NS_FD = 28
 _IFLA_EXT_MASK = 29
@@ -92,11 +95,14 @@ class Link:
             Linux 6.8 a veth or bridge starts there, too.
         peer: index of the other end of a veth pair, in that end's namespace; 0 for none.
         stp: of a bridge: whether it runs the spanning tree protocol.
+        tx_queue_len: packets that its queue holds.
+        alias: text that whoever made it left on it; empty for none.
         vlan_filtering: of a bridge: whether it tells VLANs apart.
         port: as a bridge port: its attributes (IFLA_BRPORT_…) by number.
     """
 
     __slots__ = (
+        "alias",
         "flags",
         "index",
         "kind",
@@ -108,6 +114,7 @@ class Link:
         "peer",
         "port",
         "stp",
+        "tx_queue_len",
         "vlan_filtering",
     )
 
@@ -120,6 +127,8 @@ class Link:
         self.master = uint(found.get(_IFLA_MASTER, b""))
         self.peer = uint(found.get(_IFLA_LINK, b""))
         self.operstate = uint(found.get(_IFLA_OPERSTATE, b""))
+        self.tx_queue_len = uint(found.get(_IFLA_TXQLEN, b""))
+        self.alias = text(found.get(_IFLA_IFALIAS, b""))
         info = attribute_map(found.get(_IFLA_LINKINFO, b""))
         self.kind = text(info.get(_IFLA_INFO_KIND, b""))
         data = (
@@ -133,6 +142,16 @@ class Link:
     def is_up(self) -> bool:
         """Whether it is administratively up."""
         return bool(self.flags & IFF_UP)
+
+    @property
+    def promiscuous(self) -> bool:
+        """Whether it was told to take in every frame."""
+        return bool(self.flags & IFF_PROMISC)
+
+    @property
+    def all_multicast(self) -> bool:
+        """Whether it was told to take in every multicast frame."""
+        return bool(self.flags & IFF_ALLMULTI)
 
     @property
     def hairpin(self) -> bool:
@@ -284,6 +303,34 @@ def create_veth(
     )
 
 
+def create(nl: Netlink, kind: str, name: str, *, mtu: int = 0) -> None:
+    """Make a link of a kind that needs no parameters (ifb, dummy); it is up.
+
+    Raises:
+        OSError: EEXIST: a link of that name is there already; EOPNOTSUPP: the kernel has no such kind.
+    """
+    body = _header(0, IFF_UP, IFF_UP) + attr_str(_IFLA_IFNAME, name)
+    if mtu:
+        body += attr_u32(_IFLA_MTU, mtu)
+    body += nested(_IFLA_LINKINFO, attr_str(_IFLA_INFO_KIND, kind))
+    _change(nl, RTM_NEWLINK, body, f"failed to create {kind} {name!r}", NLM_F_CREATE | NLM_F_EXCL)
+
+
+def has_kind(nl: Netlink, kind: str) -> bool:
+    """Tell whether the kernel knows a kind of Ethernet link, by a request for one with an impossible address.
+
+    Args:
+        nl: any namespace; nothing happens there.
+        kind: the driver's name.
+    """
+    body = _header() + attr(_IFLA_ADDRESS, b"\1") + nested(_IFLA_LINKINFO, attr_str(_IFLA_INFO_KIND, kind))
+    try:
+        nl.request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body)
+    except OSError as error:
+        return error.errno != errno.EOPNOTSUPP
+    return True
+
+
 def set_up(nl: Netlink, index: int) -> None:
     """Bring a link up."""
     _change(nl, RTM_NEWLINK, _header(index, IFF_UP, IFF_UP), f"failed to bring link {index} up")
@@ -315,6 +362,41 @@ def set_mac(nl: Netlink, index: int, mac: bytes) -> None:
         _header(index) + attr(_IFLA_ADDRESS, mac),
         f"failed to set the address of link {index}",
     )
+
+
+def configure(
+    nl: Netlink,
+    index: int,
+    *,
+    mac: bytes = b"",
+    mtu: int = 0,
+    promiscuous: bool | None = None,
+    all_multicast: bool | None = None,
+    tx_queue_len: int | None = None,
+) -> None:
+    """Change several properties of a link in one request; what is not given stays.
+
+    Raises:
+        OSError: the kernel refused one; those before it are changed.
+    """
+    flags = change = 0
+    for wanted, flag in ((promiscuous, IFF_PROMISC), (all_multicast, IFF_ALLMULTI)):
+        if wanted is not None:
+            change |= flag
+            flags |= flag if wanted else 0
+    body = _header(index, flags, change)
+    if mac:
+        body += attr(_IFLA_ADDRESS, mac)
+    if mtu:
+        body += attr_u32(_IFLA_MTU, mtu)
+    if tx_queue_len is not None:
+        body += attr_u32(_IFLA_TXQLEN, tx_queue_len)
+    _change(nl, RTM_NEWLINK, body, f"failed to change link {index}")
+
+
+def set_alias(nl: Netlink, index: int, alias: str) -> None:
+    """Leave a text on a link, of 255 bytes at most."""
+    _change(nl, RTM_NEWLINK, _header(index) + attr_str(_IFLA_IFALIAS, alias), f"failed to name link {index}")
 
 
 def set_port(nl: Netlink, index: int, *, hairpin: bool = False, isolated: bool = False) -> None:

@@ -75,6 +75,13 @@ class Namespace:
         """Return a context manager: within it, this process is in the namespace."""
         return Entered(self)
 
+    def lock(self) -> None:
+        """Wait until no other process holds the namespace's lock, flock(2), and hold it until this is closed.
+
+        The reference plugins lock the same file.
+        """
+        fcntl.flock(self.fd, fcntl.LOCK_EX)
+
     def netlink(self, family: int = NETLINK_ROUTE, *, groups: int = 0) -> Netlink:
         """Return a netlink socket that talks to this namespace, wherever the process goes afterwards."""
         with self.entered():

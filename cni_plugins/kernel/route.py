@@ -29,6 +29,7 @@ RT_TABLE_MAIN = 254
 RT_SCOPE_UNIVERSE = 0
 RT_SCOPE_LINK = 253
 RT_SCOPE_HOST = 254
+_RTPROT_UNSPEC = 0
 _RTPROT_BOOT = 3
 _RTN_UNICAST = 1
 _RTA_DST = 1
@@ -74,25 +75,14 @@ class Route:
         self.src: bytes | None = None
 
 
-def add(nl: Netlink, route: Route, *, onlink: bool = False, replace: bool = False) -> None:
-    """Add a route beside those that exist.
-
-    Args:
-        nl: the namespace.
-        route: the route.
-        onlink: the gateway is on the link although no address of ours is in its subnet.
-        replace: take the place of one that has the same destination, table and metric.
-
-    Raises:
-        OSError: EEXIST: the same route is there already; ENETUNREACH: the gateway is on no link.
-    """
+def _message(route: Route, protocol: int, *, onlink: bool = False) -> bytes:
     scope = route.scope
     if scope is None:
         scope = RT_SCOPE_UNIVERSE if route.gateway or route.dst.version == 6 else RT_SCOPE_LINK
     family = AF_INET if route.dst.version == 4 else AF_INET6
     table = route.table if route.table < 256 else 0
     flags = _RTNH_F_ONLINK if onlink else 0
-    body = _RTMSG.pack(family, route.dst.length, 0, 0, table, _RTPROT_BOOT, scope, _RTN_UNICAST, flags)
+    body = _RTMSG.pack(family, route.dst.length, 0, 0, table, protocol, scope, _RTN_UNICAST, flags)
     body += attr_u32(_RTA_TABLE, route.table) + attr_u32(_RTA_OIF, route.link)
     if route.dst.length:
         body += attr(_RTA_DST, route.dst.first())
@@ -105,6 +95,43 @@ def add(nl: Netlink, route: Route, *, onlink: bool = False, replace: bool = Fals
     if route.mtu or route.advmss:
         mtu = attr_u32(_RTAX_MTU, route.mtu) if route.mtu else b""
         body += nested(_RTA_METRICS, mtu, attr_u32(_RTAX_ADVMSS, route.advmss) if route.advmss else b"")
+    return body
+
+
+def delete(nl: Netlink, route: Route) -> None:
+    """Delete a route, whoever made it; one that is gone already is no error."""
+    try:
+        nl.request(RTM_DELROUTE, 0, _message(route, _RTPROT_UNSPEC))
+    except OSError as error:
+        if error.errno == errno.ESRCH:
+            return
+        error.add_note(f"failed to delete route {route.dst}")
+        raise
+
+
+def tables(nl: Netlink) -> set[int]:
+    """Return the routing tables that hold routes, of either family."""
+    found = set()
+    for family in (AF_INET, AF_INET6):
+        for reply in nl.dump(RTM_GETROUTE, _RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)):
+            given = attribute_map(reply.body, 12)
+            found.add(uint(given[_RTA_TABLE]) if _RTA_TABLE in given else reply.body[4])
+    return found
+
+
+def add(nl: Netlink, route: Route, *, onlink: bool = False, replace: bool = False) -> None:
+    """Add a route beside those that exist.
+
+    Args:
+        nl: the namespace.
+        route: the route.
+        onlink: the gateway is on the link although no address of ours is in its subnet.
+        replace: take the place of one that has the same destination, table and metric.
+
+    Raises:
+        OSError: EEXIST: the same route is there already; ENETUNREACH: the gateway is on no link.
+    """
+    body = _message(route, _RTPROT_BOOT, onlink=onlink)
     try:
         nl.request(RTM_NEWROUTE, NLM_F_CREATE | (NLM_F_REPLACE if replace else 0), body)
     except OSError as error:

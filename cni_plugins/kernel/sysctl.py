@@ -17,6 +17,10 @@ def write(key: str, value: str) -> None:
     """
     if read(key) == value:
         return
+    _put(key, value)
+
+
+def _put(key: str, value: str) -> None:
     path = f"/proc/sys/{key}"
     try:
         fd = posix.open(path, posix.O_WRONLY | posix.O_CLOEXEC)
@@ -53,3 +57,25 @@ def read(key: str) -> str:
     except OSError as error:
         error.add_note(f"failed to read sysctl {key}")
         raise
+
+
+def exchange(key: str, value: str) -> str | None:
+    """Set a parameter that need not be readable; return what it was.
+
+    Returns:
+        The old value; None when it was the same, whatever the white space between its parts, or is of the
+        kind that acts when written and says nothing when read (net/ipv4/route/flush).
+
+    Raises:
+        OSError: there is no such parameter, or it cannot be written.
+    """
+    try:
+        old = read(key)
+    except FileNotFoundError:
+        raise
+    except OSError:
+        old = None
+    if old is not None and old.split() == value.split():
+        return None
+    _put(key, value)
+    return old

@@ -18,12 +18,21 @@ MAX_BYTES = 16 << 20
 """The longest text that is decoded. A list for a thousand containers' GC has 0.1 MB."""
 
 
+class Repeated(dict[str, "Any"]):
+    """An object in which a key occurs more than once: as in Go, the last one counts, but it can be told."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    return made if len(made) == len(pairs) else Repeated(made)
+
+
 class _Scanner:
     """The settings `_json.make_scanner` reads: strict strings, plain objects, only finite numbers."""
 
     strict = True
     object_hook = None
-    object_pairs_hook = None
+    object_pairs_hook = staticmethod(_object)
     parse_int = int
     memo: dict[str, str] = {}  # noqa: RUF012 (one process reads one text)
 

@@ -70,7 +70,7 @@ def _value(node: tuple[Any, ...], value: Any, where: str) -> Any:
     kind = node[0]
     if kind == "model":
         return validate(node[1], value, where)
-    if type(value) is not _TYPES[kind]:
+    if type(value) is not _TYPES[kind] and not (kind == "dict" and isinstance(value, dict)):
         raise InvalidConfigError(f"{where} must be {_NAMES[kind]}, not {_json_type(value)}")
     if kind == "int":
         low, high = node[1], node[2]

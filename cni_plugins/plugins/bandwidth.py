@@ -1,0 +1,235 @@
+"""bandwidth: rate limits on a container's veth pair (CNI 1.1.0; chained after the plugin that makes it).
+
+Owns, on the host: the token bucket at the root of the pair's host end, which limits what the container
+receives; and for what it sends, an ifb with a token bucket, an ingress qdisc on the host end, and the filter
+that redirects everything from the one to the other. The ifb's name is the reference's: a hash of network and
+container. Its alias says in clear what the hash hides, and by that GC finds its own.
+"""
+
+from __future__ import annotations
+
+from _sha512 import sha512  # type: ignore[import-not-found]
+
+from cni_plugins.attach import verify
+from cni_plugins.attach.undo import Teardown, Undo
+from cni_plugins.kernel import link, tc
+from cni_plugins.kernel.netlink import Netlink
+from cni_plugins.kernel.netns import Namespace
+from cni_plugins.spec.errors import CheckFailedError, ConflictError, InvalidConfigError, NotAvailableError
+from cni_plugins.spec.plugin import Plugin
+from cni_plugins.spec.result import Interface
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cni_plugins.config.bandwidth import Bandwidth, BandwidthConf
+    from cni_plugins.kernel.link import Link
+    from cni_plugins.kernel.tc import Tbf
+    from cni_plugins.spec.request import Request
+    from cni_plugins.spec.result import Result
+
+_PREFIX = "bwp"
+_NAME_LENGTH = 15
+_MAX_ALIAS = 255
+_LOOPBACK = 1
+_EEXIST = 17
+_ENODEV = 19
+
+
+def add(request: Request) -> Result:
+    """Limit the pair; return the result before this plugin, and the ifb when there is one."""
+    result = request.prev_result
+    ingress, egress = _limits(request.conf)
+    if result is None:
+        raise InvalidConfigError(
+            "must be called as chained plugin", "list bandwidth after the plugin that makes the interface"
+        )
+    if not (ingress or egress):
+        return result
+    with (
+        Namespace(request.netns) as netns,
+        Netlink() as host,
+        netns.netlink() as inside,
+        Undo() as undo,
+    ):
+        container, end = _pair(request, result, host, inside)
+        if ingress:
+            tc.add_tbf(host, end.index, ingress)
+            undo.push(tc.delete_root, host, end.index)
+        if egress:
+            ifb = _create_ifb(request, host, container.mtu, undo)
+            tc.add_tbf(host, ifb.index, egress)
+            tc.add_ingress(host, end.index)
+            undo.push(tc.delete_ingress, host, end.index)
+            tc.add_redirect(host, end.index, ifb.index)
+            result.interfaces.append(Interface(ifb.name, ifb.mac))
+    return result
+
+
+def delete(request: Request) -> None:
+    """Remove the ifb, and the limits of a pair that is still there."""
+    name = _ifb_name(request.network, request.container_id)
+    teardown = Teardown()
+    with Netlink() as host:
+        if request.prev_result is not None:
+            teardown.step(_release, request, request.prev_result, host)
+        teardown.step(link.delete, host, name)
+    teardown.finish()
+
+
+def check(request: Request) -> None:
+    """Compare the limits, and the way to the ifb, with the kernel's."""
+    result = verify.previous(request)
+    ingress, egress = _limits(request.conf)
+    if not (ingress or egress):
+        return
+    with Namespace(request.netns) as netns, Netlink() as host, netns.netlink() as inside:
+        try:
+            _container, end = _pair(request, result, host, inside)
+        except InvalidConfigError as error:
+            raise CheckFailedError(error.msg) from None
+        if ingress:
+            _check_limit(host, end, ingress)
+        if egress:
+            ifb = verify.present(host, _ifb_name(request.network, request.container_id), "ifb")
+            _check_limit(host, ifb, egress)
+            if not tc.has_ingress(host, end.index):
+                raise CheckFailedError(f"interface {end.name!r} of the host has no ingress qdisc")
+            if tc.redirects(host, end.index)[:1] != [ifb.index]:
+                raise CheckFailedError(f"what {end.name!r} receives is not redirected to {ifb.name!r}")
+
+
+def status(_request: Request) -> None:
+    """The kernel must know ifb links and token buckets."""
+    with Netlink() as host:
+        for known, what in (
+            (link.has_kind(host, "ifb"), "ifb links"),
+            (tc.has_tbf(host, _LOOPBACK), "token bucket filters"),
+        ):
+            if not known:
+                raise NotAvailableError(f"the kernel has no {what}", "load the modules ifb and sch_tbf")
+
+
+def gc(request: Request) -> None:
+    """Remove the ifbs of this network's containers that are gone; those the reference made cannot be told."""
+    spared = {container_id for container_id, _ifname in request.valid_attachments()}
+    teardown = Teardown()
+    with Netlink() as host:
+        for each in link.links(host):
+            if each.kind != "ifb" or not each.name.startswith(_PREFIX):
+                continue
+            network, _colon, container_id = each.alias.partition(":")
+            if network == request.network and container_id not in spared:
+                teardown.step(link.delete, host, each.name)
+    teardown.finish()
+
+
+def _limits(conf: BandwidthConf) -> tuple[Tbf | None, Tbf | None]:
+    """Return the limits of what the container receives and of what it sends.
+
+    Raises:
+        InvalidConfigError: a rate without a burst, the other way round, or either beyond what is possible.
+    """
+    given: Bandwidth | None = conf
+    if (conf.ingress_rate, conf.ingress_burst, conf.egress_rate, conf.egress_burst) == (None,) * 4:
+        given = conf.runtime_config.bandwidth
+    if given is None:
+        return None, None
+    return (
+        _limit("ingress", given.ingress_rate or 0, given.ingress_burst or 0),
+        _limit("egress", given.egress_rate or 0, given.egress_burst or 0),
+    )
+
+
+def _limit(direction: str, rate: int, burst: int) -> Tbf | None:
+    if rate and not burst:
+        raise InvalidConfigError(f"{direction}: if rate is set, burst must also be set")
+    if burst and not rate:
+        raise InvalidConfigError(f"{direction}: if burst is set, rate must also be set")
+    if burst // 8 >= 2**32 - 1:
+        raise InvalidConfigError(f"{direction}: burst cannot be more than 4GB")
+    if not rate:
+        return None
+    if rate < 8 or burst < 8:
+        raise InvalidConfigError(f"{direction}: rate and burst are in bits, and must make one byte at least")
+    tbf = tc.Tbf.shaping(rate, burst)
+    if not tbf.buffer:
+        raise InvalidConfigError(
+            f"{direction}: a burst of {burst} bits is over in less than a microsecond at {rate} bit/s",
+            "raise the burst: the kernel's clock is not finer",
+        )
+    return tbf
+
+
+def _ifb_name(network: str, container_id: str) -> str:
+    digest: str = sha512((network + container_id).encode()).hexdigest()
+    return _PREFIX + digest[: _NAME_LENGTH - len(_PREFIX)]
+
+
+def _pair(request: Request, result: Result, host: Netlink, inside: Netlink) -> tuple[Link, Link]:
+    """Return the container's interface and its other end, which must be a veth pair that the result names."""
+    if not result.interfaces:
+        raise InvalidConfigError("no interfaces provided in prevResult")
+    container = link.find(inside, request.ifname)
+    if container is None or container.kind != "veth" or not container.peer:
+        raise InvalidConfigError(
+            f"container interface {request.ifname} has no veth peer",
+            "bandwidth works on bridge and ptp networks",
+        )
+    try:
+        end = link.get(host, index=container.peer)
+    except OSError as error:
+        if error.errno != _ENODEV:
+            raise
+        raise InvalidConfigError(f"veth peer with index {container.peer} is not in host ns") from None
+    if not any(each.name == end.name and not each.sandbox for each in result.interfaces):
+        raise InvalidConfigError(
+            f"no veth peer of container interface found in host ns: prevResult does not name {end.name}"
+        )
+    return container, end
+
+
+def _create_ifb(request: Request, host: Netlink, mtu: int, undo: Undo) -> Link:
+    name = _ifb_name(request.network, request.container_id)
+    try:
+        link.create(host, "ifb", name, mtu=mtu)
+    except OSError as error:
+        if error.errno != _EEXIST:
+            raise
+        raise ConflictError(
+            f"{name!r} exists already: the container has a limit in network {request.network!r}",
+            "a container can be in a network with bandwidth once; DEL the attachment that is left over",
+        ) from None
+    undo.push(link.delete, host, name)
+    ifb = link.get(host, name)
+    alias = f"{request.network}:{request.container_id}"  # neither can hold a colon
+    if len(alias) <= _MAX_ALIAS:
+        link.set_alias(host, ifb.index, alias)
+    return ifb
+
+
+def _release(request: Request, result: Result, host: Netlink) -> None:
+    """Take the limits from the host's end, as far as they are ours: a container can take long to end."""
+    try:
+        ingress, _egress = _limits(request.conf)
+    except InvalidConfigError:
+        ingress = None  # no ADD can have set it
+    ifb = link.find(host, _ifb_name(request.network, request.container_id))
+    for interface in result.interfaces:
+        end = None if interface.sandbox else link.find(host, interface.name)
+        if end is None or end.kind != "veth":
+            continue
+        if ingress and tc.root_tbf(host, end.index) == ingress:
+            tc.delete_root(host, end.index)
+        if ifb and ifb.index in tc.redirects(host, end.index):
+            tc.delete_ingress(host, end.index)
+
+
+def _check_limit(host: Netlink, at: Link, expected: Tbf) -> None:
+    found = tc.root_tbf(host, at.index)
+    if found is None:
+        raise CheckFailedError(f"interface {at.name!r} of the host has no token bucket filter")
+    if found != expected:
+        raise CheckFailedError(f"the limit of {at.name!r} is {found}, not {expected}")
+
+
+PLUGIN = Plugin("bandwidth", "BandwidthConf", add=add, delete=delete, check=check, status=status, gc=gc)
