@@ -24,7 +24,7 @@ from integration.checks import (
 if TYPE_CHECKING:
     from integration.node import Node
 
-AT_ONCE = 32
+AT_ONCE = 200
 # Run from its source the suite takes three times as long to start.
 PODS = 200 if os.environ.get("SUITE_BIN") else 100
 NETWORK = dual_stack(ipMasq=True, macspoofchk=True, ipam=ipam(V4, V6))
