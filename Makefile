@@ -9,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 BINDIR ?= /opt/cni/bin
 BUNDLE := dist/cni
-WORKERS ?= 4
+WORKERS ?= 3
 
 BUILD_PACKAGES := binutils gcc libc6-dev libpython3.11 libpython3.11-dev python3-venv
 TEST_PACKAGES := busybox-static containerd containernetworking-plugins iproute2 iptables iputils-ping nftables runc util-linux
