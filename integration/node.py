@@ -39,6 +39,7 @@ class Node:
 
     def __init__(self, plugins: str = PEER) -> None:
         self.plugins = plugins
+        self._started: list[subprocess.Popen[bytes]] = []
         self._holder = subprocess.Popen(
             [sys.executable, "-IS", os.path.join(os.path.dirname(__file__), "holder.py")],
             stdin=subprocess.PIPE,
@@ -65,6 +66,10 @@ class Node:
         """End every process inside and remove the namespaces."""
         assert self._holder.stdin is not None
         assert self._holder.stdout is not None
+        # The holder ends what it finds inside; one that is still on its way in is not there to be found.
+        for process in self._started:
+            if process.poll() is None:
+                process.kill()
         self._holder.stdin.close()
         self._holder.wait()
         self._holder.stdout.close()
@@ -122,6 +127,7 @@ class Node:
         """Start a program inside and go on; it is ended with the node at the latest."""
         options.setdefault("env", {"PATH": PATH})
         process: subprocess.Popen[bytes] = subprocess.Popen(self.argv(command, netns), **options)
+        self._started.append(process)
         return process
 
     def netns(self, name: str) -> str:
