@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
-from cni_plugins.kernel import link
+from cni_plugins.kernel import bridgeport, link
 from cni_plugins.kernel.netlink import NLM_F_CREATE, NLM_F_EXCL, Reply
 
 if TYPE_CHECKING:
@@ -57,26 +57,26 @@ def vlan_infos(message: ifinfmsg) -> list[tuple[int, int]]:
 @pytest.mark.parametrize(
     ("call", "kind", "to", "infos"),
     [
-        (lambda nl: link.add_vlans(nl, PORT, 10, 10), link.RTM_SETLINK, MASTER, [(10, 0)]),
+        (lambda nl: bridgeport.add_vlans(nl, PORT, 10, 10), link.RTM_SETLINK, MASTER, [(10, 0)]),
         (
-            lambda nl: link.add_vlans(nl, PORT, 10, 10, untagged=True),
+            lambda nl: bridgeport.add_vlans(nl, PORT, 10, 10, untagged=True),
             link.RTM_SETLINK,
             MASTER,
             [(10, PVID | UNTAGGED)],
         ),
         (
-            lambda nl: link.add_vlans(nl, PORT, 100, 4094),
+            lambda nl: bridgeport.add_vlans(nl, PORT, 100, 4094),
             link.RTM_SETLINK,
             MASTER,
             [(100, BEGIN), (4094, END)],
         ),
         (
-            lambda nl: link.add_vlans(nl, PORT, 5, 6, on_bridge=True),
+            lambda nl: bridgeport.add_vlans(nl, PORT, 5, 6, on_bridge=True),
             link.RTM_SETLINK,
             SELF,
             [(5, BEGIN), (6, END)],
         ),
-        (lambda nl: link.delete_vlan(nl, PORT, 1), link.RTM_DELLINK, MASTER, [(1, 0)]),
+        (lambda nl: bridgeport.delete_vlan(nl, PORT, 1), link.RTM_DELLINK, MASTER, [(1, 0)]),
     ],
 )
 def test_vlans_of_a_port(
@@ -124,7 +124,7 @@ def test_vlans_of_all_ports_are_read() -> None:
             port(5),
         ]
     )
-    found = link.vlans(capture)  # type: ignore[arg-type]
+    found = bridgeport.vlans(capture)  # type: ignore[arg-type]
     assert found == {
         3: {1: True},
         4: {1: False, 10: False, 11: False, 12: False, 13: False, 20: True, 21: True},

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cni_plugins.address import Prefix, parse_address
-from cni_plugins.kernel import addr, link, route
+from cni_plugins.kernel import addr, bridgeport, link, route
 from tests.kernel_end import DONE, MULTI, Asked, KernelEnd
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def test_set_master_and_mac(kernel: KernelEnd) -> None:
     ],
 )
 def test_set_port(options: dict[str, bool], expected: dict[str, int], kernel: KernelEnd) -> None:
-    request = asked(kernel, link.set_port, 5, **options)
+    request = asked(kernel, bridgeport.set_port, 5, **options)
     message = request.decoded()
     assert (request.kind, message["family"], message["index"]) == (19, 7, 5)
     assert attributes(message) == {"IFLA_PROTINFO": expected}
@@ -135,11 +135,11 @@ def test_set_port(options: dict[str, bool], expected: dict[str, int], kernel: Ke
 @pytest.mark.parametrize(
     ("call", "kind", "expected"),
     [
-        (lambda nl: link.add_vlans(nl, 5, 100, 100, untagged=True), 19, (1, [(0x6, 100)])),
-        (lambda nl: link.add_vlans(nl, 5, 100, 100), 19, (1, [(0, 100)])),
-        (lambda nl: link.add_vlans(nl, 5, 100, 200), 19, (1, [(0x8, 100), (0x10, 200)])),
-        (lambda nl: link.add_vlans(nl, 5, 1, 4094, on_bridge=True), 19, (2, [(0x8, 1), (0x10, 4094)])),
-        (lambda nl: link.delete_vlan(nl, 5, 1), 17, (1, [(0, 1)])),
+        (lambda nl: bridgeport.add_vlans(nl, 5, 100, 100, untagged=True), 19, (1, [(0x6, 100)])),
+        (lambda nl: bridgeport.add_vlans(nl, 5, 100, 100), 19, (1, [(0, 100)])),
+        (lambda nl: bridgeport.add_vlans(nl, 5, 100, 200), 19, (1, [(0x8, 100), (0x10, 200)])),
+        (lambda nl: bridgeport.add_vlans(nl, 5, 1, 4094, on_bridge=True), 19, (2, [(0x8, 1), (0x10, 4094)])),
+        (lambda nl: bridgeport.delete_vlan(nl, 5, 1), 17, (1, [(0, 1)])),
     ],
 )
 def test_vlans_of_a_port(
@@ -270,7 +270,7 @@ def test_vlans(kernel: KernelEnd) -> None:
 
     kernel.say(port(3, (0x6, 1), (0x8, 10), (0x10, 12), (0, 20)), port(4, (0x8 | 0x4, 5), (0x10 | 0x4, 6)))
     kernel.say(port(5), kernel.message(DONE, bytes(4), MULTI))
-    assert link.vlans(kernel.netlink) == {
+    assert bridgeport.vlans(kernel.netlink) == {
         3: {1: True, 10: False, 11: False, 12: False, 20: False},
         4: {5: True, 6: True},
         5: {},

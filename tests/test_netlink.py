@@ -297,6 +297,6 @@ def test_a_real_socket() -> None:
         assert caught.value.errno == errno.ENODEV
         assert caught.value.__notes__ == ["failed to look up link 2147483632"]
         with pytest.raises(OSError, match=r"Invalid argument: .*[Ii]nvalid.*header"):
-            nl.dump(link.RTM_GETLINK, link._header(flags=1))
+            nl.dump(link.RTM_GETLINK, link.header(flags=1))
     with pytest.raises(OSError, match="Bad file descriptor"):
         nl.request(link.RTM_GETLINK, 0, b"")

@@ -13,10 +13,8 @@ from cni_plugins.kernel.netlink import (
     attr,
     attr_str,
     attr_u8,
-    attr_u16,
     attr_u32,
     attribute_map,
-    attributes,
     nested,
     text,
     uint,
@@ -35,49 +33,43 @@ IFF_UP = 0x1
 IFF_PROMISC = 0x100
 IFF_ALLMULTI = 0x200
 
-_AF_BRIDGE = 7
-_IFLA_ADDRESS = 1
-_IFLA_IFNAME = 3
-_IFLA_MTU = 4
-_IFLA_LINK = 5
-_IFLA_MASTER = 10
-_IFLA_TXQLEN = 13
-_IFLA_PROTINFO = 12
-_IFLA_OPERSTATE = 16
-_IFLA_LINKINFO = 18
-_IFLA_IFALIAS = 20
-_IFLA_AF_SPEC = 26
-_IFLA_NET_NS_FD = 28
-_IFLA_EXT_MASK = 29
-_IFLA_INFO_KIND = 1
-_IFLA_INFO_DATA = 2
-_IFLA_INFO_SLAVE_DATA = 5
+IFLA_ADDRESS = 1
+IFLA_IFNAME = 3
+IFLA_MTU = 4
+IFLA_LINK = 5
+IFLA_MASTER = 10
+IFLA_TXQLEN = 13
+IFLA_OPERSTATE = 16
+IFLA_LINKINFO = 18
+IFLA_IFALIAS = 20
+IFLA_NET_NS_FD = 28
+IFLA_EXT_MASK = 29
+IFLA_INFO_KIND = 1
+IFLA_INFO_DATA = 2
+IFLA_INFO_SLAVE_DATA = 5
 _IF_OPER_UP = 6
 _VETH_INFO_PEER = 1
-_IFLA_BR_STP_STATE = 5
-_IFLA_BR_VLAN_FILTERING = 7
-_IFLA_BRPORT_MODE = 4
-_IFLA_BRPORT_ISOLATED = 33
-_IFLA_BRIDGE_FLAGS = 0
-_IFLA_BRIDGE_VLAN_INFO = 2
-_BRIDGE_FLAGS_MASTER = 1
-_BRIDGE_FLAGS_SELF = 2
-_VLAN_PVID = 2
-_VLAN_UNTAGGED = 4
-_VLAN_RANGE_BEGIN = 8
-_VLAN_RANGE_END = 16
-_EXT_VLAN_COMPRESSED = 4
+IFLA_BR_STP_STATE = 5
+IFLA_BR_VLAN_FILTERING = 7
+IFLA_BRPORT_MODE = 4
+IFLA_BRPORT_ISOLATED = 33
 _EXT_SKIP_STATS = 8
 
 _IFINFOMSG = Struct("=BxHiII")
-_VLAN_INFO = Struct("=HH")
 _RTMGRP_LINK = 1
 _CARRIER_TIMEOUT = 1.0
-_SKIP_STATS = attr_u32(_IFLA_EXT_MASK, _EXT_SKIP_STATS)
+_SKIP_STATS = attr_u32(IFLA_EXT_MASK, _EXT_SKIP_STATS)
 
 
-def _header(index: int = 0, flags: int = 0, change: int = 0, family: int = 0) -> bytes:
+def header(index: int = 0, flags: int = 0, change: int = 0, family: int = 0) -> bytes:
+    """Return the head of a message about a link (struct ifinfomsg)."""
     return _IFINFOMSG.pack(family, 0, index, flags, change)
+
+
+def index_of(message: bytes) -> int:
+    """Return the index of the link that a message is about."""
+    index: int = _IFINFOMSG.unpack_from(message)[2]
+    return index
 
 
 class Link:
@@ -121,22 +113,20 @@ class Link:
     def __init__(self, body: bytes) -> None:
         _family, _type, self.index, self.flags, _change = _IFINFOMSG.unpack_from(body)
         found = attribute_map(body, 16)
-        self.name = text(found.get(_IFLA_IFNAME, b""))
-        self.mac = format_mac(found.get(_IFLA_ADDRESS, b""))
-        self.mtu = uint(found.get(_IFLA_MTU, b""))
-        self.master = uint(found.get(_IFLA_MASTER, b""))
-        self.peer = uint(found.get(_IFLA_LINK, b""))
-        self.operstate = uint(found.get(_IFLA_OPERSTATE, b""))
-        self.tx_queue_len = uint(found.get(_IFLA_TXQLEN, b""))
-        self.alias = text(found.get(_IFLA_IFALIAS, b""))
-        info = attribute_map(found.get(_IFLA_LINKINFO, b""))
-        self.kind = text(info.get(_IFLA_INFO_KIND, b""))
-        data = (
-            attribute_map(info[_IFLA_INFO_DATA]) if self.kind == "bridge" and _IFLA_INFO_DATA in info else {}
-        )
-        self.stp = data.get(_IFLA_BR_STP_STATE, bytes(4)) != bytes(4)
-        self.vlan_filtering = data.get(_IFLA_BR_VLAN_FILTERING, b"\0") != b"\0"
-        self.port = attribute_map(info.get(_IFLA_INFO_SLAVE_DATA, b""))
+        self.name = text(found.get(IFLA_IFNAME, b""))
+        self.mac = format_mac(found.get(IFLA_ADDRESS, b""))
+        self.mtu = uint(found.get(IFLA_MTU, b""))
+        self.master = uint(found.get(IFLA_MASTER, b""))
+        self.peer = uint(found.get(IFLA_LINK, b""))
+        self.operstate = uint(found.get(IFLA_OPERSTATE, b""))
+        self.tx_queue_len = uint(found.get(IFLA_TXQLEN, b""))
+        self.alias = text(found.get(IFLA_IFALIAS, b""))
+        info = attribute_map(found.get(IFLA_LINKINFO, b""))
+        self.kind = text(info.get(IFLA_INFO_KIND, b""))
+        data = attribute_map(info[IFLA_INFO_DATA]) if self.kind == "bridge" and IFLA_INFO_DATA in info else {}
+        self.stp = data.get(IFLA_BR_STP_STATE, bytes(4)) != bytes(4)
+        self.vlan_filtering = data.get(IFLA_BR_VLAN_FILTERING, b"\0") != b"\0"
+        self.port = attribute_map(info.get(IFLA_INFO_SLAVE_DATA, b""))
 
     @property
     def is_up(self) -> bool:
@@ -156,12 +146,12 @@ class Link:
     @property
     def hairpin(self) -> bool:
         """Of a bridge port: whether frames may leave where they came in."""
-        return self.port.get(_IFLA_BRPORT_MODE, b"\0") != b"\0"
+        return self.port.get(IFLA_BRPORT_MODE, b"\0") != b"\0"
 
     @property
     def isolated(self) -> bool:
         """Of a bridge port: whether it is cut off from other isolated ports."""
-        return self.port.get(_IFLA_BRPORT_ISOLATED, b"\0") != b"\0"
+        return self.port.get(IFLA_BRPORT_ISOLATED, b"\0") != b"\0"
 
     @property
     def carries(self) -> bool:
@@ -195,9 +185,9 @@ def get(nl: Netlink, name: str = "", *, index: int = 0) -> Link:
     Raises:
         OSError: ENODEV: there is none.
     """
-    body = _header(index) + _SKIP_STATS
+    body = header(index) + _SKIP_STATS
     if name:
-        body += attr_str(_IFLA_IFNAME, name)
+        body += attr_str(IFLA_IFNAME, name)
     try:
         return Link(nl.request(RTM_GETLINK, 0, body)[0].body)
     except OSError as error:
@@ -252,12 +242,12 @@ def create_bridge(nl: Netlink, name: str, mac: bytes, *, mtu: int = 0, vlan_filt
     Raises:
         OSError: EEXIST: a link of that name is there already.
     """
-    data = nested(_IFLA_INFO_DATA, attr_u8(_IFLA_BR_VLAN_FILTERING, 1)) if vlan_filtering else b""
-    body = _header(0, IFF_UP, IFF_UP) + attr_str(_IFLA_IFNAME, name) + attr(_IFLA_ADDRESS, mac)
+    data = nested(IFLA_INFO_DATA, attr_u8(IFLA_BR_VLAN_FILTERING, 1)) if vlan_filtering else b""
+    body = header(0, IFF_UP, IFF_UP) + attr_str(IFLA_IFNAME, name) + attr(IFLA_ADDRESS, mac)
     if mtu:
-        body += attr_u32(_IFLA_MTU, mtu)
-    body += nested(_IFLA_LINKINFO, attr_str(_IFLA_INFO_KIND, "bridge"), data)
-    _change(nl, RTM_NEWLINK, body, f"failed to create bridge {name!r}", NLM_F_CREATE | NLM_F_EXCL)
+        body += attr_u32(IFLA_MTU, mtu)
+    body += nested(IFLA_LINKINFO, attr_str(IFLA_INFO_KIND, "bridge"), data)
+    send(nl, RTM_NEWLINK, body, f"failed to create bridge {name!r}", NLM_F_CREATE | NLM_F_EXCL)
 
 
 def create_veth(
@@ -284,23 +274,21 @@ def create_veth(
     Raises:
         OSError: EEXIST: one of the names is taken.
     """
-    common = attr_u32(_IFLA_MTU, mtu) if mtu else b""
-    other = _header() + attr_str(_IFLA_IFNAME, peer) + common
+    common = attr_u32(IFLA_MTU, mtu) if mtu else b""
+    other = header() + attr_str(IFLA_IFNAME, peer) + common
     if mac:
-        other += attr(_IFLA_ADDRESS, mac)
+        other += attr(IFLA_ADDRESS, mac)
     if peer_netns is not None:
-        other += attr_u32(_IFLA_NET_NS_FD, peer_netns)
-    body = _header(0, IFF_UP, IFF_UP) + attr_str(_IFLA_IFNAME, name) + common
+        other += attr_u32(IFLA_NET_NS_FD, peer_netns)
+    body = header(0, IFF_UP, IFF_UP) + attr_str(IFLA_IFNAME, name) + common
     if master:
-        body += attr_u32(_IFLA_MASTER, master)
+        body += attr_u32(IFLA_MASTER, master)
     body += nested(
-        _IFLA_LINKINFO,
-        attr_str(_IFLA_INFO_KIND, "veth"),
-        nested(_IFLA_INFO_DATA, attr(_VETH_INFO_PEER, other)),
+        IFLA_LINKINFO,
+        attr_str(IFLA_INFO_KIND, "veth"),
+        nested(IFLA_INFO_DATA, attr(_VETH_INFO_PEER, other)),
     )
-    _change(
-        nl, RTM_NEWLINK, body, f"failed to create veth pair {name!r}, {peer!r}", NLM_F_CREATE | NLM_F_EXCL
-    )
+    send(nl, RTM_NEWLINK, body, f"failed to create veth pair {name!r}, {peer!r}", NLM_F_CREATE | NLM_F_EXCL)
 
 
 def create(nl: Netlink, kind: str, name: str, *, mtu: int = 0) -> None:
@@ -309,11 +297,11 @@ def create(nl: Netlink, kind: str, name: str, *, mtu: int = 0) -> None:
     Raises:
         OSError: EEXIST: a link of that name is there already; EOPNOTSUPP: the kernel has no such kind.
     """
-    body = _header(0, IFF_UP, IFF_UP) + attr_str(_IFLA_IFNAME, name)
+    body = header(0, IFF_UP, IFF_UP) + attr_str(IFLA_IFNAME, name)
     if mtu:
-        body += attr_u32(_IFLA_MTU, mtu)
-    body += nested(_IFLA_LINKINFO, attr_str(_IFLA_INFO_KIND, kind))
-    _change(nl, RTM_NEWLINK, body, f"failed to create {kind} {name!r}", NLM_F_CREATE | NLM_F_EXCL)
+        body += attr_u32(IFLA_MTU, mtu)
+    body += nested(IFLA_LINKINFO, attr_str(IFLA_INFO_KIND, kind))
+    send(nl, RTM_NEWLINK, body, f"failed to create {kind} {name!r}", NLM_F_CREATE | NLM_F_EXCL)
 
 
 def has_kind(nl: Netlink, kind: str) -> bool:
@@ -323,7 +311,7 @@ def has_kind(nl: Netlink, kind: str) -> bool:
         nl: any namespace; nothing happens there.
         kind: the driver's name.
     """
-    body = _header() + attr(_IFLA_ADDRESS, b"\1") + nested(_IFLA_LINKINFO, attr_str(_IFLA_INFO_KIND, kind))
+    body = header() + attr(IFLA_ADDRESS, b"\1") + nested(IFLA_LINKINFO, attr_str(IFLA_INFO_KIND, kind))
     try:
         nl.request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body)
     except OSError as error:
@@ -333,33 +321,31 @@ def has_kind(nl: Netlink, kind: str) -> bool:
 
 def set_up(nl: Netlink, index: int) -> None:
     """Bring a link up."""
-    _change(nl, RTM_NEWLINK, _header(index, IFF_UP, IFF_UP), f"failed to bring link {index} up")
+    send(nl, RTM_NEWLINK, header(index, IFF_UP, IFF_UP), f"failed to bring link {index} up")
 
 
 def set_down(nl: Netlink, index: int) -> None:
     """Take a link down."""
-    _change(nl, RTM_NEWLINK, _header(index, 0, IFF_UP), f"failed to take link {index} down")
+    send(nl, RTM_NEWLINK, header(index, 0, IFF_UP), f"failed to take link {index} down")
 
 
 def set_master(nl: Netlink, index: int, master: int) -> None:
     """Make a link a port of a bridge, or a member of a VRF."""
-    body = _header(index) + attr_u32(_IFLA_MASTER, master)
-    _change(nl, RTM_NEWLINK, body, f"failed to make link {index} a port of {master}")
+    body = header(index) + attr_u32(IFLA_MASTER, master)
+    send(nl, RTM_NEWLINK, body, f"failed to make link {index} a port of {master}")
 
 
 def set_promiscuous(nl: Netlink, index: int) -> None:
     """Let a link take in every frame."""
-    _change(
-        nl, RTM_NEWLINK, _header(index, IFF_PROMISC, IFF_PROMISC), f"failed to make link {index} promiscuous"
-    )
+    send(nl, RTM_NEWLINK, header(index, IFF_PROMISC, IFF_PROMISC), f"failed to make link {index} promiscuous")
 
 
 def set_mac(nl: Netlink, index: int, mac: bytes) -> None:
     """Give a link its hardware address."""
-    _change(
+    send(
         nl,
         RTM_NEWLINK,
-        _header(index) + attr(_IFLA_ADDRESS, mac),
+        header(index) + attr(IFLA_ADDRESS, mac),
         f"failed to set the address of link {index}",
     )
 
@@ -384,95 +370,25 @@ def configure(
         if wanted is not None:
             change |= flag
             flags |= flag if wanted else 0
-    body = _header(index, flags, change)
+    body = header(index, flags, change)
     if mac:
-        body += attr(_IFLA_ADDRESS, mac)
+        body += attr(IFLA_ADDRESS, mac)
     if mtu:
-        body += attr_u32(_IFLA_MTU, mtu)
+        body += attr_u32(IFLA_MTU, mtu)
     if tx_queue_len is not None:
-        body += attr_u32(_IFLA_TXQLEN, tx_queue_len)
-    _change(nl, RTM_NEWLINK, body, f"failed to change link {index}")
+        body += attr_u32(IFLA_TXQLEN, tx_queue_len)
+    send(nl, RTM_NEWLINK, body, f"failed to change link {index}")
 
 
 def set_alias(nl: Netlink, index: int, alias: str) -> None:
     """Leave a text on a link, of 255 bytes at most."""
-    _change(nl, RTM_NEWLINK, _header(index) + attr_str(_IFLA_IFALIAS, alias), f"failed to name link {index}")
-
-
-def set_port(nl: Netlink, index: int, *, hairpin: bool = False, isolated: bool = False) -> None:
-    """Switch a bridge port's hairpin mode and isolation on, in one request."""
-    _set_port(
-        nl,
-        index,
-        (attr_u8(_IFLA_BRPORT_MODE, 1) if hairpin else b"")
-        + (attr_u8(_IFLA_BRPORT_ISOLATED, 1) if isolated else b""),
-        "failed to set hairpin mode or isolation",
-    )
-
-
-def _set_port(nl: Netlink, index: int, port: bytes, doing: str) -> None:
-    body = _header(index, family=_AF_BRIDGE) + nested(_IFLA_PROTINFO, port)
-    _change(nl, RTM_SETLINK, body, f"{doing} of bridge port {index}")
-
-
-def add_vlans(
-    nl: Netlink, index: int, first: int, last: int, *, untagged: bool = False, on_bridge: bool = False
-) -> None:
-    """Let VLANs pass a bridge port, or the bridge itself.
-
-    Args:
-        nl: the bridge's namespace.
-        index: the port, or the bridge.
-        first: lowest VLAN id.
-        last: highest VLAN id.
-        untagged: the one id is the port's own: untagged in both directions.
-        on_bridge: index is the bridge.
-    """
-    flags = _VLAN_PVID | _VLAN_UNTAGGED if untagged else 0
-    _change(
-        nl, RTM_SETLINK, _vlans(index, first, last, flags, on_bridge=on_bridge), f"failed to add VLAN {first}"
-    )
-
-
-def delete_vlan(nl: Netlink, index: int, vlan: int) -> None:
-    """Take a VLAN from a bridge port."""
-    _change(nl, RTM_DELLINK, _vlans(index, vlan, vlan, 0, on_bridge=False), f"failed to delete VLAN {vlan}")
-
-
-def _vlans(index: int, first: int, last: int, flags: int, *, on_bridge: bool) -> bytes:
-    spec = [attr_u16(_IFLA_BRIDGE_FLAGS, _BRIDGE_FLAGS_SELF if on_bridge else _BRIDGE_FLAGS_MASTER)]
-    if first == last:
-        spec.append(attr(_IFLA_BRIDGE_VLAN_INFO, _VLAN_INFO.pack(flags, first)))
-    else:
-        spec.append(attr(_IFLA_BRIDGE_VLAN_INFO, _VLAN_INFO.pack(flags | _VLAN_RANGE_BEGIN, first)))
-        spec.append(attr(_IFLA_BRIDGE_VLAN_INFO, _VLAN_INFO.pack(flags | _VLAN_RANGE_END, last)))
-    return _header(index, family=_AF_BRIDGE) + nested(_IFLA_AF_SPEC, *spec)
-
-
-def vlans(nl: Netlink) -> dict[int, dict[int, bool]]:
-    """Return the VLANs of every bridge port: by index, each id and whether it is untagged."""
-    body = _header(family=_AF_BRIDGE) + attr_u32(_IFLA_EXT_MASK, _EXT_VLAN_COMPRESSED)
-    ports: dict[int, dict[int, bool]] = {}
-    for reply in nl.dump(RTM_GETLINK, body):
-        index = _IFINFOMSG.unpack_from(reply.body)[2]
-        begin = 0
-        found = ports.setdefault(index, {})
-        for kind, payload in attributes(attribute_map(reply.body, 16).get(_IFLA_AF_SPEC, b"")):
-            if kind != _IFLA_BRIDGE_VLAN_INFO:
-                continue
-            flags, vlan = _VLAN_INFO.unpack(payload)
-            if flags & _VLAN_RANGE_BEGIN:
-                begin = vlan
-                continue
-            first = begin if flags & _VLAN_RANGE_END else vlan
-            found.update(dict.fromkeys(range(first, vlan + 1), bool(flags & _VLAN_UNTAGGED)))
-    return ports
+    send(nl, RTM_NEWLINK, header(index) + attr_str(IFLA_IFALIAS, alias), f"failed to name link {index}")
 
 
 def delete(nl: Netlink, name: str) -> bool:
     """Delete a link by name; return False when there was none."""
     try:
-        _change(nl, RTM_DELLINK, _header() + attr_str(_IFLA_IFNAME, name), f"failed to delete link {name!r}")
+        send(nl, RTM_DELLINK, header() + attr_str(IFLA_IFNAME, name), f"failed to delete link {name!r}")
     except OSError as error:
         if error.errno == errno.ENODEV:
             return False
@@ -480,7 +396,12 @@ def delete(nl: Netlink, name: str) -> bool:
     return True
 
 
-def _change(nl: Netlink, kind: int, body: bytes, doing: str, flags: int = 0) -> None:
+def send(nl: Netlink, kind: int, body: bytes, doing: str, flags: int = 0) -> None:
+    """Make a request that has no answer but yes or no.
+
+    Raises:
+        OSError: no; with a note of what was being done.
+    """
     try:
         nl.request(kind, flags, body)
     except OSError as error:
@@ -490,4 +411,4 @@ def _change(nl: Netlink, kind: int, body: bytes, doing: str, flags: int = 0) -> 
 
 def links(nl: Netlink) -> Iterable[Link]:
     """Return every link of the namespace."""
-    return [Link(reply.body) for reply in nl.dump(RTM_GETLINK, _header() + _SKIP_STATS)]
+    return [Link(reply.body) for reply in nl.dump(RTM_GETLINK, header() + _SKIP_STATS)]

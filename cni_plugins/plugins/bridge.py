@@ -11,7 +11,7 @@ import posix
 
 from cni_plugins.attach import configure, gateway, ipam, verify, veth
 from cni_plugins.attach.undo import Teardown, Undo
-from cni_plugins.kernel import link, sysctl
+from cni_plugins.kernel import bridgeport, link, sysctl
 from cni_plugins.kernel.netlink import Netlink
 from cni_plugins.kernel.netns import Namespace
 from cni_plugins.lazy import Lazy
@@ -48,7 +48,7 @@ def add(request: Request) -> Result:
             )
             port = link.get(host, name)
             if conf.hairpin_mode or conf.port_isolation:
-                link.set_port(host, port.index, hairpin=conf.hairpin_mode, isolated=conf.port_isolation)
+                bridgeport.set_port(host, port.index, hairpin=conf.hairpin_mode, isolated=conf.port_isolation)
             _join_vlans(host, port.index, conf, trunk)
             interface = link.get(inside, request.ifname)
 
@@ -219,11 +219,11 @@ def _join_vlans(host: Netlink, port: int, conf: BridgeConf, trunk: list[tuple[in
     if not (conf.vlan or trunk):
         return
     if not conf.preserve_default_vlan:
-        link.delete_vlan(host, port, 1)
+        bridgeport.delete_vlan(host, port, 1)
     if conf.vlan:
-        link.add_vlans(host, port, conf.vlan, conf.vlan, untagged=True)
+        bridgeport.add_vlans(host, port, conf.vlan, conf.vlan, untagged=True)
     for first, last in trunk:
-        link.add_vlans(host, port, first, last)
+        bridgeport.add_vlans(host, port, first, last)
 
 
 def _gateway_pair_name(conf: BridgeConf) -> str:
@@ -269,7 +269,7 @@ def _check_port(
     if conf.promisc_mode and not bridge.flags & link.IFF_PROMISC:
         raise CheckFailedError(f"promiscuous mode of {bridge.name!r} is off")
     if conf.vlan or trunk:
-        held = link.vlans(host).get(port.index, {})
+        held = bridgeport.vlans(host).get(port.index, {})
         wanted = {conf.vlan: True} if conf.vlan else {}
         for first, last in trunk:
             wanted.update(dict.fromkeys(range(first, last + 1), False))

@@ -24,6 +24,7 @@ def main() -> int:
     folder, *arguments = sys.argv[1:]
     kernel = Kernel(os.path.abspath(folder))
     env = {"PATH": PATH, "HOME": "/root", "COLUMNS": "110", "PYTHONUNBUFFERED": "1", "NO_SKIP": "1"}
+    env["PYTEST_TIMEOUT"] = "300"  # everything takes ten times as long there
     if "SUITE_BIN" in os.environ:
         env["SUITE_BIN"] = os.environ["SUITE_BIN"]
     with tempfile.TemporaryDirectory() as results:
