@@ -1,0 +1,72 @@
+"""Subnet managers: where leases are kept. etcd.py and kube.py are the two."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from flanneld.lease import Event, Key, Lease, LeaseAttrs
+    from flanneld.netconf import NetworkConfig
+
+
+class ManagerError(Exception):
+    """The source of leases refused or could not be reached; worth another try, but for LeaseLostError."""
+
+
+class LeaseLostError(ManagerError):
+    """Our own lease expired or was removed: somebody else may have the subnet, so the daemon ends."""
+
+
+class SubnetManager(Protocol):
+    """A source of leases."""
+
+    async def network_config(self) -> NetworkConfig:
+        """Read the cluster's network.
+
+        Raises:
+            NetconfError: what is there cannot be used.
+            ManagerError: it cannot be had now.
+        """
+        ...
+
+    async def published(self) -> LeaseAttrs | None:
+        """Return what this node published before, if it did."""
+        ...
+
+    async def acquire(self, config: NetworkConfig, attrs: LeaseAttrs, previous: Key) -> Lease:
+        """Lease a subnet for this node, or take up the one it has, and publish `attrs`.
+
+        Args:
+            config: the cluster's network.
+            attrs: what to publish.
+            previous: the subnets of the last run, by subnet.env; (None, None) when there was none.
+
+        Raises:
+            ManagerError: none is free, or the source cannot be reached.
+        """
+        ...
+
+    def watch(self) -> AsyncIterator[list[Event]]:
+        """Yield a snapshot, then changes, in batches as they come; another snapshot after every gap.
+
+        It survives the loss of the source: it waits and connects again, with growing pauses, until cancelled.
+        """
+        ...
+
+    async def keep(self, lease: Lease) -> None:
+        """Keep the own lease alive until cancelled.
+
+        Raises:
+            LeaseLostError: it expired or was taken away.
+        """
+        ...
+
+    async def mark_ready(self) -> None:
+        """Tell the source that this node's network is there."""
+        ...
+
+    async def close(self) -> None:
+        """Close connections; the lease stays."""
+        ...

@@ -1,0 +1,43 @@
+"""What the daemon counts about itself; health.py shows it to Prometheus."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class Metrics:
+    """Counters since the start and present values; every part of the daemon writes its own.
+
+    Attributes:
+        leases: other nodes' leases that are in the kernel.
+        reconciles: full passes over the kernel's tables, by what caused them (`timer`, `overrun`, `change`).
+        repairs: things put back, by their kind in lower case (`route`, `device`, `rules`, `subnetfile` …).
+        errors: failures that were tried again, by where they happened (`kernel`, `traffic`, `manager` …).
+        last_event: when the subnet manager was last heard of, on the monotonic clock.
+        ready: whether the paths are up and subnet.env is written.
+    """
+
+    leases: int = 0
+    reconciles: dict[str, int] = field(default_factory=dict)
+    repairs: dict[str, int] = field(default_factory=dict)
+    errors: dict[str, int] = field(default_factory=dict)
+    last_event: float = field(default_factory=time.monotonic)
+    ready: bool = False
+
+    def reconciled(self, cause: str) -> None:
+        """Count a full pass."""
+        self.reconciles[cause] = self.reconciles.get(cause, 0) + 1
+
+    def repaired(self, kind: str) -> None:
+        """Count something put back."""
+        self.repairs[kind] = self.repairs.get(kind, 0) + 1
+
+    def failed(self, where: str) -> None:
+        """Count a failure."""
+        self.errors[where] = self.errors.get(where, 0) + 1
+
+    def heard(self) -> None:
+        """Note that the subnet manager's source is there."""
+        self.last_event = time.monotonic()

@@ -1,0 +1,191 @@
+"""What the kernel is wanted to hold, as data: devices, addresses, neighbours, FDB entries, peers, routes.
+
+A `State` is a set of such things with an order of writing: what others need comes first. It is removed in
+reverse, so that no packet finds a route whose neighbour is gone already.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Iterable, Iterator
+    from ipaddress import (
+        IPv4Address,
+        IPv4Interface,
+        IPv4Network,
+        IPv6Address,
+        IPv6Interface,
+        IPv6Network,
+    )
+
+Option = tuple[str, "int | str | bool"]
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A link that is ours to make, and up.
+
+    Attributes:
+        name: such as `flannel.1`.
+        kind: rtnetlink's: `vxlan`, `ipip`, `wireguard`; `tun` is made by the backend that reads from it.
+        mtu: in bytes.
+        mac: its address, for kinds that have one.
+        options: the kind's own, by the names of ip-link(8).
+        offloads: features of ethtool(8) to switch, such as `tx-checksum-ip-generic` to off.
+    """
+
+    name: str
+    kind: str
+    mtu: int
+    mac: str | None = None
+    options: tuple[Option, ...] = ()
+    offloads: tuple[tuple[str, bool], ...] = ()
+
+    @property
+    def key(self) -> Hashable:
+        """A name exists once."""
+        return "device", self.name
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """An address of one of our devices, the only one of its family there besides link-local ones."""
+
+    device: str
+    interface: IPv4Interface | IPv6Interface
+
+    @property
+    def key(self) -> Hashable:
+        """An address stands on a device once."""
+        return "address", self.device, self.interface
+
+
+@dataclass(frozen=True, slots=True)
+class Neighbour:
+    """A permanent entry of the ARP or NDP table."""
+
+    device: str
+    address: IPv4Address | IPv6Address
+    mac: str
+
+    @property
+    def key(self) -> Hashable:
+        """An address has one entry on a device."""
+        return "neighbour", self.device, self.address
+
+
+@dataclass(frozen=True, slots=True)
+class Forwarding:
+    """A permanent FDB entry of a vxlan device: frames to this MAC address go to that node."""
+
+    device: str
+    mac: str
+    destination: IPv4Address | IPv6Address
+
+    @property
+    def key(self) -> Hashable:
+        """A MAC address has one destination."""
+        return "forwarding", self.device, self.mac
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """A peer of a wireguard device.
+
+    Attributes:
+        device: its name.
+        public_key: in base64, as wg(8) shows it.
+        endpoint: address and UDP port.
+        allowed: what may come from it and goes to it.
+        keepalive: seconds between packets that keep a NAT's entry; 0 for none.
+        preshared_key: in base64, or empty.
+    """
+
+    device: str
+    public_key: str
+    endpoint: tuple[IPv4Address | IPv6Address, int]
+    allowed: tuple[IPv4Network | IPv6Network, ...]
+    keepalive: int = 0
+    preshared_key: str = ""
+
+    @property
+    def key(self) -> Hashable:
+        """A key is one peer."""
+        return "peer", self.device, self.public_key
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A route of the main table.
+
+    Attributes:
+        destination: with a length.
+        device: out of which it leads; empty for a blackhole.
+        gateway: next hop, or None for what is on the link.
+        onlink: the gateway counts as a neighbour though no route says so.
+        kind: `unicast` or `blackhole`.
+    """
+
+    destination: IPv4Network | IPv6Network
+    device: str
+    gateway: IPv4Address | IPv6Address | None = None
+    onlink: bool = False
+    kind: str = "unicast"
+
+    @property
+    def key(self) -> Hashable:
+        """A destination has one route of ours."""
+        return "route", self.destination
+
+
+Thing = Device | Address | Neighbour | Forwarding | Peer | Route
+
+_ORDER = {kind: rank for rank, kind in enumerate((Device, Address, Neighbour, Forwarding, Peer, Route))}
+
+
+class Difference(NamedTuple):
+    """What leads from one state to another: `remove` first to last, then `write` first to last."""
+
+    remove: tuple[Thing, ...]
+    write: tuple[Thing, ...]
+
+
+class State:
+    """Wanted things by their keys. Immutable."""
+
+    __slots__ = ("_things",)
+
+    def __init__(self, things: Iterable[Thing] = ()) -> None:
+        self._things: dict[Hashable, Thing] = {thing.key: thing for thing in things}
+
+    def __iter__(self) -> Iterator[Thing]:
+        """Return the things in the order of writing."""
+        return iter(sorted(self._things.values(), key=_rank))
+
+    def __len__(self) -> int:
+        return len(self._things)
+
+    def __contains__(self, thing: Thing) -> bool:
+        return self._things.get(thing.key) == thing
+
+    def __or__(self, other: State) -> State:
+        """Return the things of both; `other` decides where they share a key."""
+        merged = State()
+        merged._things = self._things | other._things
+        return merged
+
+    def get(self, key: Hashable) -> Thing | None:
+        """Return the thing with this key."""
+        return self._things.get(key)
+
+    def since(self, old: State) -> Difference:
+        """Return what leads from `old` to this state; what changed under its key is written over."""
+        gone = [thing for key, thing in old._things.items() if key not in self._things]
+        new = [thing for key, thing in self._things.items() if old._things.get(key) != thing]
+        return Difference(tuple(sorted(gone, key=_rank, reverse=True)), tuple(sorted(new, key=_rank)))
+
+
+def _rank(thing: Thing) -> int:
+    return _ORDER[type(thing)]
