@@ -19,14 +19,18 @@ if TYPE_CHECKING:
 MODULES = {
     "bandwidth": "cni_plugins.plugins.bandwidth",
     "bridge": "cni_plugins.plugins.bridge",
+    "dummy": "cni_plugins.plugins.dummy",
     "flannel": "cni_plugins.plugins.flannel",
     "host-local": "ipam.host_local.plugin",
+    "ipvlan": "cni_plugins.plugins.ipvlan",
     "loopback": "cni_plugins.plugins.loopback",
+    "macvlan": "cni_plugins.plugins.macvlan",
     "portmap": "cni_plugins.plugins.portmap",
     "ptp": "cni_plugins.plugins.ptp",
     "sbr": "cni_plugins.plugins.sbr",
     "static": "ipam.static.plugin",
     "tuning": "cni_plugins.plugins.tuning",
+    "vlan": "cni_plugins.plugins.vlan",
 }
 """Executable name to the module whose PLUGIN it is."""
 

@@ -18,18 +18,23 @@ from cni_plugins.config.portmap import PortmapConf
 from cni_plugins.config.ptp import PtpConf
 from cni_plugins.config.sbr import SbrConf
 from cni_plugins.config.static import StaticIPAM, StaticRuntime
+from cni_plugins.config.sublink import DummyConf, IpvlanConf, MacvlanConf, VlanConf
 from cni_plugins.config.tuning import TuningConf
 from cni_plugins.spec.result import VERSIONS
 
 PLUGINS: dict[str, type[BaseModel]] = {
     "bandwidth": BandwidthConf,
     "bridge": BridgeConf,
+    "dummy": DummyConf,
     "flannel": FlannelConf,
+    "ipvlan": IpvlanConf,
     "loopback": LoopbackConf,
+    "macvlan": MacvlanConf,
     "portmap": PortmapConf,
     "ptp": PtpConf,
     "sbr": SbrConf,
     "tuning": TuningConf,
+    "vlan": VlanConf,
 }
 """Plugins of a list, by type."""
 

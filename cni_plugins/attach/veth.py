@@ -5,7 +5,6 @@ from __future__ import annotations
 import posix
 
 from cni_plugins.kernel import link, sysctl
-from cni_plugins.kernel.netns import find_namespace
 from cni_plugins.spec.errors import AlreadyAttachedError, ConflictError
 
 TYPE_CHECKING = False
@@ -64,18 +63,3 @@ def create(
             sysctl.write_if_present(f"net/ipv6/conf/{name}/accept_ra", "0")
             return name
     raise ConflictError(f"no free name for a veth pair after {_NAME_TRIES} tries")
-
-
-def delete(request: Request) -> None:
-    """Delete the pair by the container's end; without a namespace there is none any more.
-
-    Raises:
-        OSError: the namespace cannot be entered, or the kernel refused.
-    """
-    if not request.netns:
-        return
-    netns = find_namespace(request.netns)
-    if netns is None:
-        return  # it took its interfaces with it
-    with netns, netns.netlink() as inside:
-        link.delete(inside, request.ifname)

@@ -85,16 +85,19 @@ class Link:
         master: index of the bridge or VRF it belongs to; 0 for none.
         operstate: IF_OPER_… (RFC 2863); loopback and others that have no carrier stay at UNKNOWN. Before
             Linux 6.8 a veth or bridge starts there, too.
-        peer: index of the other end of a veth pair, in that end's namespace; 0 for none.
+        peer: index of the other end of a veth pair, or of the link that this one is on (macvlan, vlan), in
+            that one's namespace; 0 for none.
         stp: of a bridge: whether it runs the spanning tree protocol.
         tx_queue_len: packets that its queue holds.
         alias: text that whoever made it left on it; empty for none.
         vlan_filtering: of a bridge: whether it tells VLANs apart.
+        data: what only its kind has (IFLA_INFO_DATA), by attribute number.
         port: as a bridge port: its attributes (IFLA_BRPORT_…) by number.
     """
 
     __slots__ = (
         "alias",
+        "data",
         "flags",
         "index",
         "kind",
@@ -123,9 +126,10 @@ class Link:
         self.alias = text(found.get(IFLA_IFALIAS, b""))
         info = attribute_map(found.get(IFLA_LINKINFO, b""))
         self.kind = text(info.get(IFLA_INFO_KIND, b""))
-        data = attribute_map(info[IFLA_INFO_DATA]) if self.kind == "bridge" and IFLA_INFO_DATA in info else {}
-        self.stp = data.get(IFLA_BR_STP_STATE, bytes(4)) != bytes(4)
-        self.vlan_filtering = data.get(IFLA_BR_VLAN_FILTERING, b"\0") != b"\0"
+        self.data = attribute_map(info.get(IFLA_INFO_DATA, b""))
+        bridge = self.data if self.kind == "bridge" else {}
+        self.stp = bridge.get(IFLA_BR_STP_STATE, bytes(4)) != bytes(4)
+        self.vlan_filtering = bridge.get(IFLA_BR_VLAN_FILTERING, b"\0") != b"\0"
         self.port = attribute_map(info.get(IFLA_INFO_SLAVE_DATA, b""))
 
     @property
@@ -378,6 +382,20 @@ def configure(
     if tx_queue_len is not None:
         body += attr_u32(IFLA_TXQLEN, tx_queue_len)
     send(nl, RTM_NEWLINK, body, f"failed to change link {index}")
+
+
+def rename(nl: Netlink, index: int, name: str) -> None:
+    """Give a link that is down another name.
+
+    Raises:
+        OSError: EEXIST: it is taken.
+    """
+    send(
+        nl,
+        RTM_NEWLINK,
+        header(index) + attr_str(IFLA_IFNAME, name),
+        f"failed to rename link {index} {name!r}",
+    )
 
 
 def set_alias(nl: Netlink, index: int, alias: str) -> None:

@@ -38,6 +38,7 @@ _RTA_GATEWAY = 5
 _RTA_PRIORITY = 6
 _RTA_PREFSRC = 7
 _RTA_METRICS = 8
+_RTA_MULTIPATH = 9
 _RTA_TABLE = 15
 _RTAX_MTU = 2
 _RTAX_ADVMSS = 8
@@ -152,6 +153,35 @@ def towards(nl: Netlink, address: bytes) -> int | None:
         return None
     found = attribute_map(replies[0].body, 12)
     return uint(found[_RTA_OIF]) if _RTA_OIF in found else None
+
+
+def default_link(nl: Netlink) -> int | None:
+    """Return the index of the link of the main table's default route; None when there is none.
+
+    IPv4's before IPv6's; of several the one with the lowest metric, of several next hops the first.
+    """
+    for family in (AF_INET, AF_INET6):
+        body = _RTMSG.pack(family, 0, 0, 0, RT_TABLE_MAIN, 0, 0, 0, 0)
+        try:
+            replies = nl.dump(RTM_GETROUTE, body)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.EAFNOSUPPORT, errno.EOPNOTSUPP):
+                error.add_note("failed to list the routes")
+                raise
+            continue  # no route was ever in that table, or the family is switched off
+        found = []
+        for reply in replies:
+            _family, length, _src, _tos, _table, _proto, _scope, kind, _flags = _RTMSG.unpack_from(reply.body)
+            if length or kind != _RTN_UNICAST:
+                continue
+            given = attribute_map(reply.body, 12)
+            # struct rtnexthop: length, flags, hops, then the index
+            out = given.get(_RTA_OIF) or given.get(_RTA_MULTIPATH, b"")[4:8]
+            if out:
+                found.append((uint(given.get(_RTA_PRIORITY, b"")), uint(out)))
+        if found:
+            return min(found, key=lambda each: each[0])[1]
+    return None
 
 
 def of_link(nl: Netlink, index: int, family: int) -> list[Route]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from cni_plugins.address import Prefix, families, format_address, parse_address
 from cni_plugins.attach import configure, gateway, ipam, verify, veth
+from cni_plugins.attach.detach import detach
 from cni_plugins.attach.undo import Teardown, Undo
 from cni_plugins.kernel import addr, link, route, sysctl
 from cni_plugins.kernel.netlink import Netlink
@@ -67,9 +68,7 @@ def delete(request: Request) -> None:
     """Remove the pair, the addresses and the rules; what is gone already is no error."""
     conf: PtpConf = request.conf
     teardown = Teardown()
-    # The address goes after the interface: nobody else may get it while it still answers.
-    teardown.step(veth.delete, request)
-    teardown.step(ipam.forward, request)
+    detach(request, teardown)
     if conf.ip_masq:
         teardown.step(masquerade.remove, request)
     teardown.finish()

@@ -1,0 +1,262 @@
+"""A link in the container on top of one of the host: what macvlan, ipvlan, vlan and dummy have in common.
+
+It is made in the container under its name, so that it is gone with the namespace at the latest; IPAM is asked
+when it is there, since a DHCP client needs it.
+"""
+
+from __future__ import annotations
+
+from binascii import crc32
+
+from cni_plugins.attach import configure, ipam, verify
+from cni_plugins.attach.detach import detach
+from cni_plugins.attach.undo import Teardown, Undo
+from cni_plugins.kernel import link, route, sublink
+from cni_plugins.kernel.netlink import Netlink
+from cni_plugins.kernel.netns import Namespace
+from cni_plugins.spec.errors import (
+    AlreadyAttachedError,
+    CheckFailedError,
+    CNIError,
+    ConflictError,
+    InvalidConfigError,
+    KernelError,
+    NotAvailableError,
+)
+from cni_plugins.spec.result import Interface, Result
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cni_plugins.kernel.link import Link
+    from cni_plugins.kernel.sublink import Option
+    from cni_plugins.spec.request import Request
+
+_EEXIST = 17
+
+
+class Plan:
+    """What a plugin wants made.
+
+    Attributes:
+        kind: the link's driver.
+        options: properties that only this kind has.
+        has_parent: whether it is on another link.
+        parent: that link's name; empty: the default route's.
+        in_container: whether that link is in the container too.
+        mtu: in bytes; 0: the parent's.
+        mac: its address; empty: the kernel's choice.
+        shares_parent_mac: whether it has one address with its parent, which can change it afterwards only.
+        needs_parent_up: whether it can only be up when its parent is.
+    """
+
+    __slots__ = (
+        "has_parent",
+        "in_container",
+        "kind",
+        "mac",
+        "mtu",
+        "needs_parent_up",
+        "options",
+        "parent",
+        "shares_parent_mac",
+    )
+
+    def __init__(self, kind: str, options: tuple[Option, ...] = (), *, has_parent: bool = True) -> None:
+        self.kind = kind
+        self.options = options
+        self.has_parent = has_parent
+        self.parent = ""
+        self.in_container = False
+        self.mtu = 0
+        self.mac = b""
+        self.shares_parent_mac = False
+        self.needs_parent_up = True
+
+
+def add(request: Request, plan: Plan, given: Result | None = None) -> Result:
+    """Make the link, get addresses, configure it.
+
+    Args:
+        request: the ADD.
+        plan: what to make.
+        given: addresses and routes to take in the place of IPAM's; without them and without an IPAM plugin
+            the link is only brought up.
+
+    Raises:
+        AlreadyAttachedError: the container has an interface of that name.
+        ConflictError: something else has what the link needs for itself.
+        InvalidConfigError: the MTU is more than the parent's, or there is no default route.
+        KernelError: the parent is missing or down.
+    """
+    # Undoing comes before closing what it needs.
+    with Namespace(request.netns) as netns, Netlink() as host, Undo() as undo, netns.netlink() as inside:
+        parent = _find_parent(inside if plan.in_container else host, plan)
+        _create(request, plan, parent, host, inside, netns, undo)
+        if plan.mac and plan.shares_parent_mac:
+            link.set_mac(inside, link.get(inside, request.ifname).index, plan.mac)
+        result = given or Result()
+        if given is None and request.conf.ipam.type:
+            result = ipam.add(request, undo)
+        interface = link.get(inside, request.ifname)
+        if result.ips:
+            with netns.entered():
+                configure.prepare(request.ifname, result)
+            configure.apply(inside, interface, result)
+            # The kernel announces them when the link comes up. A DHCP client has done that already.
+            if interface.is_up:
+                configure.announce(inside, interface)
+        else:
+            link.set_up(inside, interface.index)
+    result.interfaces = [Interface(interface.name, interface.mac, interface.mtu, request.netns)]
+    for ip in result.ips:
+        ip.interface = 0
+    configure.prefer_dns(request.conf.dns, result)
+    return result
+
+
+def delete(request: Request) -> None:
+    """Remove the link and its addresses; what is gone already is no error."""
+    teardown = Teardown()
+    detach(request, teardown, _provisional_name(request.ifname))
+    teardown.finish()
+
+
+def check(request: Request, plan: Plan) -> None:
+    """Compare everything ADD set with the kernel.
+
+    Raises:
+        CheckFailedError: something differs.
+    """
+    result = verify.previous(request)
+    index, expected = verify.container_interface(request, result)
+    ipam.forward(request)
+    with Namespace(request.netns) as netns, Netlink() as host, netns.netlink() as inside:
+        found = verify.present(inside, request.ifname, plan.kind, "container")
+        mac = expected.mac or link.format_mac(plan.mac)
+        verify.matches(found, Interface(found.name, mac, expected.mtu or plan.mtu))
+        for option in plan.options:
+            if not option.holds(found):
+                raise CheckFailedError(
+                    f"interface {found.name!r} of the container does not have {option.label}"
+                )
+        if plan.parent:
+            _check_parent(inside if plan.in_container else host, plan, found)
+        verify.addresses(inside, found, index, result)
+        verify.routes(inside, found, result)
+
+
+def status(request: Request, plan: Plan) -> None:
+    """Look for what an ADD needs: the driver, the parent, IPAM.
+
+    Raises:
+        NotAvailableError: something is missing.
+    """
+    with Netlink() as host:
+        if not link.has_kind(host, plan.kind):
+            raise NotAvailableError(
+                f"the kernel has no {plan.kind} links", f"modprobe {plan.kind}, or another kernel"
+            )
+        if plan.has_parent and not plan.in_container:
+            try:
+                _find_parent(host, plan)
+            except CNIError as error:
+                raise NotAvailableError(error.msg, error.details) from None
+    ipam.forward(request)
+
+
+def gc(request: Request) -> None:
+    """Let the IPAM plugin remove what is left: links go with their namespaces."""
+    ipam.forward(request)
+
+
+def _find_parent(nl: Netlink, plan: Plan) -> Link | None:
+    """Return the link to be built on; None for a kind that stands by itself."""
+    if not plan.has_parent:
+        return None
+    name = plan.parent
+    if name:
+        parent = link.find(nl, name)
+        if parent is None:
+            raise KernelError(f"failed to look up master {name!r}: no such interface", _name_another(plan))
+    else:
+        index = route.default_link(nl)
+        if index is None:
+            raise InvalidConfigError("no default route interface found", _name_another(plan))
+        parent = link.get(nl, index=index)
+    if not 0 <= plan.mtu <= parent.mtu:
+        raise InvalidConfigError(
+            f"invalid MTU {plan.mtu}, must be [0, master MTU({parent.mtu})]",
+            f"lower mtu, or raise that of {parent.name}",
+        )
+    if plan.needs_parent_up and not parent.is_up:
+        raise KernelError(f"master {parent.name!r} is down", f"ip link set {parent.name} up")
+    return parent
+
+
+def _name_another(plan: Plan) -> str:
+    return f"name an interface of the {'container' if plan.in_container else 'host'} in master"
+
+
+def _create(
+    request: Request,
+    plan: Plan,
+    parent: Link | None,
+    host: Netlink,
+    inside: Netlink,
+    netns: Namespace,
+    undo: Undo,
+) -> None:
+    """Make the link in the container, down, under its name."""
+    of_host = parent is not None and not plan.in_container
+
+    def create(name: str) -> None:
+        sublink.create(
+            host if of_host else inside,
+            plan.kind,
+            name,
+            options=plan.options,
+            parent=parent.index if parent is not None else 0,
+            netns=netns.fd if of_host else None,
+            mtu=plan.mtu,
+            mac=plan.mac,
+        )
+
+    try:
+        create(request.ifname)
+        undo.push(link.delete, inside, request.ifname)
+    except OSError as error:
+        if error.errno != _EEXIST:
+            raise
+        if link.find(inside, request.ifname) is not None:
+            raise AlreadyAttachedError(
+                f"interface {request.ifname!r} already exists in the container",
+                "DEL the attachment that made it, or use another interface name",
+            ) from None
+        # Before Linux 6.15 also a link of the host must not have the name, and many hosts have an eth0.
+        name = _provisional_name(request.ifname)
+        try:
+            create(name)
+        except OSError as second:
+            if second.errno != _EEXIST or parent is None:
+                raise
+            raise ConflictError(
+                f"another link on {parent.name!r} has what this one needs: {second.strerror}",
+                "give each network on a master a VLAN of its own, and each VLAN one container",
+            ) from None
+        undo.push(link.delete, inside, name)
+        undo.push(link.delete, inside, request.ifname)
+        link.rename(inside, link.get(inside, name).index, request.ifname)
+
+
+def _provisional_name(ifname: str) -> str:
+    """Return the name a link has before it gets its own: the same one at DEL, if this process is killed."""
+    return f"cni{crc32(ifname.encode()):08x}"
+
+
+def _check_parent(nl: Netlink, plan: Plan, found: Link) -> None:
+    """Look whether a container's link is on the one that the configuration names."""
+    parent = link.find(nl, plan.parent)
+    if parent is None:
+        raise CheckFailedError(f"master {plan.parent!r} is gone")
+    if parent.index != found.peer:
+        raise CheckFailedError(f"interface {found.name!r} of the container is not on master {plan.parent!r}")

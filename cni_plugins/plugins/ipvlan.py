@@ -1,0 +1,69 @@
+"""ipvlan: an interface with the MAC address of one of the host's (CNI 1.1.0, section 2).
+
+It owns the ipvlan link in the container, which goes with the namespace. Addresses come from an IPAM delegate;
+without one, chained, from the result before, whose only interface is the master unless another is named.
+"""
+
+from __future__ import annotations
+
+from cni_plugins.attach import sublink
+from cni_plugins.kernel.sublink import IPVLAN_MODES, ipvlan_mode
+from cni_plugins.spec.errors import InvalidConfigError
+from cni_plugins.spec.plugin import Plugin
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cni_plugins.config.sublink import IpvlanConf
+    from cni_plugins.spec.request import Request
+    from cni_plugins.spec.result import Result
+
+
+def add(request: Request) -> Result:
+    """Make the link, take or get addresses, configure it."""
+    conf: IpvlanConf = request.conf
+    plan = _plan(request)
+    before = request.prev_result
+    if before is not None and not plan.parent:
+        if len(before.interfaces) != 1 or not before.interfaces[0].name:
+            raise InvalidConfigError(
+                "chained master failure: prevResult lacks a single named interface", "name one in master"
+            )
+        plan.parent = before.interfaces[0].name
+    if conf.ipam.type:
+        return sublink.add(request, plan)
+    if before is None or not before.ips:
+        raise InvalidConfigError(
+            "ipvlan needs addresses: neither ipam nor prevResult has any", 'set ipam.type, as in "host-local"'
+        )
+    return sublink.add(request, plan, before)
+
+
+def check(request: Request) -> None:
+    """Compare everything ADD set with the kernel."""
+    sublink.check(request, _plan(request))
+
+
+def status(request: Request) -> None:
+    """Look for the driver, the master, unless the plugin before makes it, and IPAM."""
+    conf: IpvlanConf = request.conf
+    plan = _plan(request)
+    plan.has_parent = bool(conf.master or conf.ipam.type)
+    sublink.status(request, plan)
+
+
+def _plan(request: Request) -> sublink.Plan:
+    conf: IpvlanConf = request.conf
+    mode = conf.mode or "l2"
+    if mode not in IPVLAN_MODES:
+        raise InvalidConfigError(
+            f'unknown ipvlan mode: "{conf.mode}"', f"modes are {', '.join(IPVLAN_MODES)}"
+        )
+    plan = sublink.Plan("ipvlan", (ipvlan_mode(mode),))
+    plan.parent, plan.in_container, plan.mtu = conf.master, conf.link_in_container, conf.mtu
+    plan.needs_parent_up = False
+    return plan
+
+
+PLUGIN = Plugin(
+    "ipvlan", "IpvlanConf", add=add, delete=sublink.delete, check=check, status=status, gc=sublink.gc
+)

@@ -1,0 +1,57 @@
+"""macvlan: an interface with a MAC address of its own on one of the host's (CNI 1.1.0, section 2).
+
+It owns the macvlan link in the container, which goes with the namespace. Addresses come from an IPAM
+delegate; without one the link is layer 2 only. In the mode `passthru` the master has one container, whose
+address it shares, and the kernel makes it promiscuous.
+"""
+
+from __future__ import annotations
+
+from cni_plugins.attach import configure, sublink
+from cni_plugins.kernel.sublink import MACVLAN_MODES, macvlan_broadcast_queue, macvlan_mode
+from cni_plugins.spec.errors import InvalidConfigError
+from cni_plugins.spec.plugin import Plugin
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cni_plugins.config.sublink import MacvlanConf
+    from cni_plugins.spec.request import Request
+    from cni_plugins.spec.result import Result
+
+
+def add(request: Request) -> Result:
+    """Make the link, get addresses, configure it."""
+    return sublink.add(request, _plan(request))
+
+
+def check(request: Request) -> None:
+    """Compare everything ADD set with the kernel."""
+    sublink.check(request, _plan(request))
+
+
+def status(request: Request) -> None:
+    """Look for the driver, the master and IPAM."""
+    sublink.status(request, _plan(request))
+
+
+def _plan(request: Request) -> sublink.Plan:
+    conf: MacvlanConf = request.conf
+    mode = conf.mode or "bridge"
+    if mode not in MACVLAN_MODES:
+        raise InvalidConfigError(
+            f'unknown macvlan mode: "{conf.mode}"', f"modes are {', '.join(MACVLAN_MODES)}"
+        )
+    options = [macvlan_mode(mode)]
+    if conf.bcqueuelen:
+        options.append(macvlan_broadcast_queue(conf.bcqueuelen))
+    plan = sublink.Plan("macvlan", tuple(options))
+    plan.parent, plan.in_container, plan.mtu = conf.master, conf.link_in_container, conf.mtu
+    # Most particular first: the runtime, then the configuration's arguments, then the environment.
+    mac = conf.runtime_config.mac or conf.args.cni.mac or request.cni_args().get("MAC", "") or conf.mac
+    plan.mac, plan.shares_parent_mac = configure.parse_mac(mac), mode == "passthru"
+    return plan
+
+
+PLUGIN = Plugin(
+    "macvlan", "MacvlanConf", add=add, delete=sublink.delete, check=check, status=status, gc=sublink.gc
+)
