@@ -212,7 +212,8 @@ def _check_place(network: Network, entry: Entry, index: int) -> None:
             f'put it into a plugin\'s ipam: "ipam": {{"type": "{entry.kind}"}}',
         )
     maker = next((kind for kind in before if kind in models.MAKES_INTERFACE), "")
-    if maker and entry.kind in models.MAKES_INTERFACE:
+    takes_over = entry.kind == "ipvlan" and not entry.ipam_kind  # the addresses of the one before
+    if maker and entry.kind in models.MAKES_INTERFACE and not takes_over:
         where.error(
             f"{entry.kind} makes the interface that {maker} has made before", "keep one of them in the list"
         )

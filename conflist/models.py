@@ -49,6 +49,9 @@ MAKES_INTERFACE = frozenset(
 )
 """Plugins that make the container's interface: a list has one of them."""
 
+NEEDS_IPAM = frozenset(("dummy", "ptp", "vlan"))
+"""Plugins that refuse to make an interface without an address."""
+
 CHAINED_ONLY = frozenset(("bandwidth", "firewall", "portmap", "sbr", "tuning", "vrf"))
 """Plugins that work on the result of another."""
 

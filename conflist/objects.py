@@ -9,6 +9,7 @@ from cni_plugins.config.bridge import BridgeConf
 from cni_plugins.config.flannel import FlannelConf
 from cni_plugins.config.host_local import HostLocalIPAM
 from cni_plugins.config.portmap import PortmapConf
+from cni_plugins.config.sublink import SublinkConf
 from cni_plugins.spec.errors import InvalidConfigError
 from conflist import models, ranges, rules, shape
 from conflist.invoke import PluginNotFoundError, find_plugin
@@ -72,10 +73,14 @@ def check_entry(network: Network, entry: Entry, path: Sequence[str]) -> None:
         shape.check_keys(spot, model, data, also=_also(spot, data), skip=_NOT_INTO)
     if isinstance(conf, NetConf):
         rules.dns(spot.at("dns"), conf.dns)
+    if entry.kind in models.NEEDS_IPAM and not entry.ipam_kind:
+        spot.error(f"{entry.kind} needs an IPAM plugin", 'add "ipam": {"type": "host-local", …}')
     _check_ipam(network, entry)
     if isinstance(conf, BridgeConf):
         entry.bridge = conf
         rules.bridge(spot, conf, ipam=bool(entry.ipam_kind))
+    elif isinstance(conf, SublinkConf):
+        rules.sublink(spot, conf)
     elif isinstance(conf, PortmapConf):
         rules.portmap(spot, conf)
     elif isinstance(conf, FlannelConf):

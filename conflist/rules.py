@@ -6,12 +6,17 @@ import re
 from typing import TYPE_CHECKING
 
 from cni_plugins.address import Prefix, parse_address
+from cni_plugins.config.sublink import IpvlanConf, MacvlanConf, VlanConf
+from cni_plugins.kernel.sublink import IPVLAN_MODES, MACVLAN_MODES
 from cni_plugins.spec.request import ifname_problem
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from cni_plugins.config.base import DNS, Route
     from cni_plugins.config.bridge import BridgeConf
     from cni_plugins.config.portmap import PortmapConf
+    from cni_plugins.config.sublink import SublinkConf
     from conflist.findings import Spot
 
 _MAC = re.compile(r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}")
@@ -19,6 +24,7 @@ _BACKENDS = ("nftables", "iptables")
 _LINK_LOCAL = Prefix.parse("fe80::/10")
 _MIN_MTU = 68
 """The least that IPv4 can work with (RFC 791)."""
+_MAX_VLAN = 4094
 
 
 def bridge(spot: Spot, conf: BridgeConf, *, ipam: bool) -> None:
@@ -49,10 +55,8 @@ def bridge(spot: Spot, conf: BridgeConf, *, ipam: bool) -> None:
         ):
             if wanted:
                 spot.at(key).warning(f"{key} does nothing without ipam", "add ipam, or remove it", key=True)
-    if conf.mac and not _MAC.fullmatch(conf.mac):
-        spot.at("mac").error(f"{conf.mac!r} is not a MAC address", "as in 0a:58:0a:01:02:03")
-    if 0 < conf.mtu < _MIN_MTU:
-        spot.at("mtu").error(f"an MTU of {conf.mtu} is too small for IPv4", f"the least is {_MIN_MTU}")
+    _mac(spot.at("mac"), conf.mac)
+    _mtu(spot.at("mtu"), conf.mtu)
     _backend(spot.at("ipMasqBackend"), conf.ip_masq_backend)
 
 
@@ -67,6 +71,21 @@ def _vlans(spot: Spot, conf: BridgeConf) -> None:
             here.error(f"minID {trunk.min_id} is greater than maxID {trunk.max_id}")
         elif trunk.min_id is None and trunk.id is None:
             here.error("an entry of vlanTrunk has id, or minID and maxID")
+
+
+def sublink(spot: Spot, conf: SublinkConf) -> None:
+    """Check the options of macvlan, ipvlan or vlan."""
+    problem = ifname_problem(conf.master) if conf.master else ""
+    if problem:
+        spot.at("master").error(f"the master's name {conf.master!r} {problem}")
+    _mtu(spot.at("mtu"), conf.mtu)
+    if isinstance(conf, MacvlanConf):
+        _mode(spot.at("mode"), conf.mode, MACVLAN_MODES)
+        _mac(spot.at("mac"), conf.mac)
+    elif isinstance(conf, IpvlanConf):
+        _mode(spot.at("mode"), conf.mode, IPVLAN_MODES)
+    elif isinstance(conf, VlanConf) and not 0 <= conf.vlan_id <= _MAX_VLAN:
+        spot.at("vlanId").error(f"{conf.vlan_id} is no VLAN id", f"they are 0 to {_MAX_VLAN}")
 
 
 def portmap(spot: Spot, conf: PortmapConf) -> None:
@@ -138,6 +157,23 @@ def default_route(spot: Spot, conf: BridgeConf, destinations: list[Prefix]) -> N
                 "isDefaultGateway already makes a default route; a second one fails",
                 "remove this route, or isDefaultGateway",
             )
+
+
+def _mac(spot: Spot, text: str) -> None:
+    if text and not _MAC.fullmatch(text):
+        spot.error(f"{text!r} is not a MAC address", "as in 0a:58:0a:01:02:03")
+
+
+def _mtu(spot: Spot, mtu: int) -> None:
+    if mtu < 0:
+        spot.error(f"mtu must be 0 or more, not {mtu}")
+    elif 0 < mtu < _MIN_MTU:
+        spot.error(f"an MTU of {mtu} is too small for IPv4", f"the least is {_MIN_MTU}")
+
+
+def _mode(spot: Spot, mode: str, known: Collection[str]) -> None:
+    if mode and mode not in known:
+        spot.error(f"{mode!r} is no mode", f"known are: {', '.join(known)}")
 
 
 def _backend(spot: Spot, backend: str | None) -> None:

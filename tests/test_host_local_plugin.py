@@ -225,6 +225,8 @@ def test_status(tmp_path: Path) -> None:
     assert "run GC" in error.details
     (tmp_path / "a/b/net/10.1.2.2").write_bytes(b"")
     call("STATUS", conf)  # a killed reference plugin left it
+    never_free = config(tmp_path / "c", {"subnet": "10.1.2.0/30", "rangeEnd": "10.1.2.1"})
+    assert failure("STATUS", never_free).msg == "no IP addresses available in range set: 10.1.2.1-10.1.2.1"
     assert failure("STATUS", config(tmp_path, {})).msg == "no IP ranges specified"
     (tmp_path / "file").touch()
     for place in ("file", "file/below"):

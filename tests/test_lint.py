@@ -76,13 +76,14 @@ def test_list_keys(check: Linter, change: dict[str, Any], expected: list[str]) -
     assert texts(check(network("n", [{"type": "loopback"}]) | change)) == expected
 
 
-def test_missing_plugins_are_named_with_a_guess(check: Linter, suite_bin: str) -> None:
+def test_missing_plugins_are_named_with_a_guess(check: Linter, suite_bin: str, tmp_path: Path) -> None:
     found = check([{"type": "brigde", "ipam": {"type": "host-locl"}}])
     assert [(item.text, item.advice) for item in found] == [
         (f"no plugin 'brigde' in {suite_bin}", "did you mean 'bridge'?"),
         (f"no plugin 'host-locl' in {suite_bin}", "did you mean 'host-local'?"),
     ]
-    assert [item.text for item in check([{"type": "macvlan"}])] == [f"no plugin 'macvlan' in {suite_bin}"]
+    found = Linter(tmp_path, str(tmp_path))([{"type": "macvlan"}])
+    assert [item.text for item in found] == [f"no plugin 'macvlan' in {tmp_path}"]
 
 
 def test_plugins_without_a_model_only_have_to_exist(tmp_path: Path) -> None:
@@ -232,5 +233,6 @@ def test_capabilities_come_from_the_models() -> None:
     assert models.capabilities("bridge", "host-local") == {"mac", "ips", "ipRanges"}
     assert models.capabilities("loopback") == set()
     assert models.capabilities("flannel") == set(models.CONVENTIONAL)
-    assert models.capabilities("macvlan") is None
+    assert models.capabilities("macvlan") == {"mac"}
+    assert models.capabilities("calico") is None
     assert models.capabilities("bridge", "dhcp") is None

@@ -89,7 +89,7 @@ def add(request: Request, plan: Plan, given: Result | None = None) -> Result:
         KernelError: the parent is missing or down.
     """
     # Undoing comes before closing what it needs.
-    with Namespace(request.netns) as netns, Netlink() as host, Undo() as undo, netns.netlink() as inside:
+    with Namespace(request.netns) as netns, Netlink() as host, netns.netlink() as inside, Undo() as undo:
         parent = _find_parent(inside if plan.in_container else host, plan)
         _create(request, plan, parent, host, inside, netns, undo)
         if plan.mac and plan.shares_parent_mac:

@@ -94,7 +94,7 @@ def status(request: Request) -> None:
         raise NotAvailableError(
             f"host-local: cannot write in {place}: {error.strerror}", f"reservations are kept in {folder}"
         ) from None
-    if any(free(item, names) <= 0 for item in sets):
+    if names and any(free(item, names) <= 0 for item in sets):
         with Store(request.conf.ipam.data_dir, request.network, create=False) as store:
             store.scan()  # frees what a killed process left empty
             names = store.names()
