@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from flanneld.subnets import SubnetRange
 
 
 class NetconfError(ValueError):
@@ -30,6 +32,11 @@ class FoldedModel(BaseModel):
         return {str(key).lower(): value for key, value in data.items() if value is not None}
 
 
+# As Go reads a network: its host bits do not count.
+V4Network = Annotated[IPv4Network, BeforeValidator(lambda text: IPv4Network(text, strict=False))]
+V6Network = Annotated[IPv6Network, BeforeValidator(lambda text: IPv6Network(text, strict=False))]
+
+
 class BackendConf(FoldedModel):
     """`Backend`: its type, and options that the backend of that type reads from `options`."""
 
@@ -44,13 +51,10 @@ class BackendConf(FoldedModel):
 
 
 class NetworkConfig(FoldedModel):
-    """The cluster's network.
+    """The cluster's network."""
 
-    Attributes beside the keys: `subnet_min` to `ipv6_subnet_max` are filled in when they are absent.
-    """
-
-    network: IPv4Network | None = Field(None, description="The pods' IPv4 network.")
-    ipv6_network: IPv6Network | None = Field(None, description="The pods' IPv6 network.")
+    network: V4Network | None = Field(None, description="The pods' IPv4 network.")
+    ipv6_network: V6Network | None = Field(None, description="The pods' IPv6 network.")
     enable_ipv4: bool = Field(True, description="Use IPv4.")
     enable_ipv6: bool = Field(False, description="Use IPv6.")
     enable_nftables: bool = Field(True, description="Write traffic rules with nftables, else iptables.")
@@ -67,6 +71,38 @@ class NetworkConfig(FoldedModel):
         """The address families in use, of 4 and 6."""
         return (4,) * self.enable_ipv4 + (6,) * self.enable_ipv6
 
+    @model_validator(mode="after")
+    def check(self) -> Self:
+        """Demand a network for each family."""
+        if not self.families:
+            raise ValueError("EnableIPv4 and EnableIPv6 are both false")
+        if self.enable_ipv4 and self.network is None:
+            raise ValueError("Network is missing; without IPv4, EnableIPv4 has to be false")
+        if self.enable_ipv6 and self.ipv6_network is None:
+            raise ValueError("EnableIPv6 is true, but IPv6Network is missing")
+        return self
+
+    def cluster(self, family: int) -> IPv4Network | IPv6Network | None:
+        """Return the pods' network of family 4 or 6, or None where the family is not in use."""
+        return (self.network if family == 4 else self.ipv6_network) if family in self.families else None
+
+    def subnet_range(self, family: int) -> SubnetRange:
+        """Return which subnets can be leased; asked for by the etcd manager alone, as only it leases them.
+
+        Raises:
+            NetconfError: the keys do not fit each other.
+        """
+        try:
+            if family == 4:
+                assert self.network is not None
+                return SubnetRange.within(self.network, self.subnet_len, self.subnet_min, self.subnet_max)
+            assert self.ipv6_network is not None
+            return SubnetRange.within(
+                self.ipv6_network, self.ipv6_subnet_len, self.ipv6_subnet_min, self.ipv6_subnet_max
+            )
+        except ValueError as error:
+            raise NetconfError(str(error)) from None
+
     @classmethod
     def parse(cls, text: str | bytes) -> Self:
         """Read the JSON text.
@@ -79,7 +115,12 @@ class NetworkConfig(FoldedModel):
         except ValidationError as error:
             raise NetconfError(
                 "; ".join(
-                    ": ".join(filter(None, (".".join(map(str, detail["loc"])), detail["msg"])))
+                    ": ".join(
+                        filter(
+                            None,
+                            (".".join(map(str, detail["loc"])), detail["msg"].removeprefix("Value error, ")),
+                        )
+                    )
                     for detail in error.errors()
                 )
             ) from None
