@@ -12,7 +12,7 @@ BUNDLE := dist/cni
 WORKERS ?= 3
 
 BUILD_PACKAGES := binutils gcc libc6-dev libpython3.11 libpython3.11-dev python3-venv
-TEST_PACKAGES := busybox-static conntrack containerd containernetworking-plugins iperf3 iproute2 iptables \
+TEST_PACKAGES := busybox-static conntrack containerd containernetworking-plugins etcd-client etcd-server iperf3 iproute2 iptables \
 	iputils-ping nftables runc util-linux
 VM_PACKAGES := busybox-static kmod qemu-system-x86 util-linux
 KERNEL := .work/vm/kernel
@@ -61,7 +61,7 @@ rollback: ## Return BINDIR=/opt/cni/bin to the version before
 lock: $(VENV)/.made ## Write build/requirements.lock anew
 	$(BIN)/pip install -q pip-tools
 	$(BIN)/pip-compile -q --generate-hashes --allow-unsafe --no-emit-index-url --no-emit-trusted-host \
-		--no-emit-find-links --no-header --strip-extras --extra dev -o build/requirements.lock pyproject.toml
+		--no-emit-find-links --no-header --strip-extras --extra dev --extra flanneld -o build/requirements.lock pyproject.toml
 
 .PHONY: clean
 clean: ## Remove what was built

@@ -8,7 +8,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from flanneld.lease import Event, Key, Lease, LeaseAttrs
+    from flanneld.metrics import Metrics
     from flanneld.netconf import NetworkConfig
+    from flanneld.uplink import Uplink
 
 
 class ManagerError(Exception):
@@ -31,8 +33,20 @@ class SubnetManager(Protocol):
         """
         ...
 
-    async def published(self) -> LeaseAttrs | None:
-        """Return what this node published before, if it did."""
+    async def public_override(self) -> tuple[str, str]:
+        """Return the public addresses, IPv4 and IPv6, that an administrator noted for this node; else "".
+
+        Raises:
+            ManagerError: it cannot be had now.
+        """
+        ...
+
+    async def published(self, uplink: Uplink) -> LeaseAttrs | None:
+        """Return what this node published before, if it did.
+
+        Raises:
+            ManagerError: it cannot be had now.
+        """
         ...
 
     async def acquire(self, config: NetworkConfig, attrs: LeaseAttrs, previous: Key) -> Lease:
@@ -48,10 +62,13 @@ class SubnetManager(Protocol):
         """
         ...
 
-    def watch(self) -> AsyncIterator[list[Event]]:
+    def watch(self, metrics: Metrics) -> AsyncIterator[list[Event]]:
         """Yield a snapshot, then changes, in batches as they come; another snapshot after every gap.
 
         It survives the loss of the source: it waits and connects again, with growing pauses, until cancelled.
+
+        Args:
+            metrics: where it notes that the source was heard of, and failures.
         """
         ...
 

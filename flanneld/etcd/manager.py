@@ -1,0 +1,334 @@
+"""The subnet manager that keeps leases in etcd v3."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from aetcd import rpc
+
+from flanneld.etcd import codec
+from flanneld.etcd.client import end_of
+from flanneld.lease import Added, Lease, LeaseAttrs, Removed, Snapshot
+from flanneld.manager import LeaseLostError, ManagerError
+from flanneld.netconf import NetworkConfig
+from flanneld.pauses import Pauses
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable
+
+    from flanneld.etcd.client import Client
+    from flanneld.lease import Event, Key
+    from flanneld.metrics import Metrics
+    from flanneld.subnets import Network
+    from flanneld.uplink import Uplink
+
+log = logging.getLogger(__name__)
+
+TTL = 24 * 3600
+"""Seconds that a lease lives without being renewed."""
+_ATTEMPTS = 50
+_CHOICE = 1000
+"""Among how many free subnets one is chosen at random, so that nodes that start together seldom collide."""
+_RETRY = 60.0
+"""Seconds between attempts to renew a lease."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A lease as etcd has it: `etcd_lease` is 0 for a reservation."""
+
+    lease: Lease
+    etcd_lease: int
+    revision: int
+
+
+class EtcdManager:
+    """Leases in etcd (the protocol is manager.SubnetManager's).
+
+    Args:
+        client: the connection.
+        prefix: the folder of the network's keys.
+        margin: how many seconds before its end a lease is renewed.
+        ttl: how many seconds it lives.
+    """
+
+    def __init__(self, client: Client, prefix: str, margin: float, ttl: int = TTL) -> None:
+        self._client = client
+        self._config_key = f"{prefix.rstrip('/')}/config".encode()
+        self._prefix = f"{prefix.rstrip('/')}/subnets/".encode()
+        self._margin = margin
+        self._ttl = ttl
+        self._own: _Held | None = None
+        self._lost = asyncio.Event()
+
+    async def network_config(self) -> NetworkConfig:
+        """Read the network's configuration."""
+        answer = await self._client.call("KV", "Range", rpc.RangeRequest(key=self._config_key))
+        if not answer.kvs:
+            raise ManagerError(f"etcd has no key {self._config_key.decode()}: write the network's JSON there")
+        return NetworkConfig.parse(answer.kvs[0].value)
+
+    async def public_override(self) -> tuple[str, str]:
+        """Return nothing: etcd has no place for it."""
+        return "", ""
+
+    async def published(self, uplink: Uplink) -> LeaseAttrs | None:
+        """Return what is published with our address."""
+        held, _revision = await self._list()
+        attrs = LeaseAttrs(uplink.public_ip, uplink.public_ipv6, "")
+        mine = _find_own(held, attrs)
+        return mine.lease.attrs if mine else None
+
+    async def acquire(self, config: NetworkConfig, attrs: LeaseAttrs, previous: Key) -> Lease:
+        """Take up the lease with our address, or lease the last run's subnet again, or a free one.
+
+        Whatever is taken is taken in a transaction that fails if another node was faster; then all is looked
+        at anew.
+        """
+        for _attempt in range(_ATTEMPTS):
+            held, revision = await self._list()
+            mine = _find_own(held, attrs)
+            if mine and not _fits(config, mine.lease.key):
+                log.warning(
+                    "deleting a lease of ours that is outside the network", extra={"subnet": mine.lease}
+                )
+                await self._delete(mine)
+                continue
+            if mine:
+                taken = await self._write(
+                    mine.lease.key, attrs, _unchanged(self._key(mine.lease.key), mine), mine
+                )
+            else:
+                key = self._choose(config, [item.lease for item in held], previous)
+                taken = await self._write(key, attrs, self._nobody_took(key, revision))
+            if taken:
+                self._own = taken
+                log.info("leased a subnet", extra={"subnet": taken.lease, "until": taken.lease.expiration})
+                return taken.lease
+        raise ManagerError(f"another node was faster {_ATTEMPTS} times at leasing a subnet")
+
+    async def watch(self, metrics: Metrics) -> AsyncIterator[list[Event]]:
+        """Yield a snapshot and then changes; a new snapshot where etcd has forgotten some."""
+        pauses = Pauses()
+        revision = 0
+        while True:
+            try:
+                if not revision:
+                    held, revision = await self._list()
+                    metrics.heard()
+                    self._notice({item.lease.key: item for item in held})
+                    yield [Snapshot(tuple(Added(item.lease) for item in held))]
+                async for answer in self._client.watch(self._prefix, revision + 1):
+                    metrics.heard()
+                    pauses.reset()
+                    # A compacted history, or one that starts anew: etcd was restored from a backup.
+                    if answer.compact_revision or answer.header.revision < revision:
+                        log.warning("etcd has forgotten changes; reading all leases again")
+                        revision = 0
+                        break
+                    events = [event for kv in answer.events if (event := self._event(kv))]
+                    revision = max([revision, *(kv.kv.mod_revision for kv in answer.events)])
+                    if events:
+                        yield events
+            except ManagerError as error:
+                metrics.failed("manager")
+                pause = pauses.next()
+                log.warning("the watch ended", extra={"why": error, "retry_in": f"{pause:.1f}s"})
+                await asyncio.sleep(pause)
+
+    async def keep(self, lease: Lease) -> None:
+        """Renew the lease in time; end when etcd says that it is gone.
+
+        While nobody answers, it goes on trying, past the lease's end too: only etcd can tell whether the
+        lease has run out, as its clock stands still while it has no leader.
+        """
+        assert self._own is not None
+        pause = self._until_renewal(lease.expiration)
+        while True:
+            if await _happens(self._lost, pause):
+                raise LeaseLostError(f"the lease of {lease} is gone: it expired, or somebody took it")
+            try:
+                seconds = await self._client.renew(self._own.etcd_lease)
+            except ManagerError as error:
+                log.warning("the lease could not be renewed", extra={"subnet": lease, "why": error})
+                pause = min(_RETRY, self._ttl / 10)
+                continue
+            if not seconds:
+                raise LeaseLostError(f"the lease of {lease} has expired")
+            expiration = datetime.now(UTC) + timedelta(seconds=seconds)
+            log.info("renewed the lease", extra={"subnet": lease, "until": expiration})
+            pause = self._until_renewal(expiration)
+
+    async def mark_ready(self) -> None:
+        """Do nothing: nobody asks etcd."""
+
+    async def close(self) -> None:
+        """Close the connection."""
+        await self._client.close()
+
+    def _until_renewal(self, expiration: datetime | None) -> float | None:
+        """Return in how many seconds to renew; None for a reservation, which does not end."""
+        if expiration is None:
+            return None
+        return max((expiration - datetime.now(UTC)).total_seconds() - self._margin, self._ttl / 100)
+
+    async def _list(self) -> tuple[list[_Held], int]:
+        """Return all leases, and as of which revision."""
+        request = rpc.RangeRequest(key=self._prefix, range_end=end_of(self._prefix))
+        answer = await self._client.call("KV", "Range", request)
+        held = [item for kv in answer.kvs if (item := self._held(kv))]
+        return held, answer.header.revision
+
+    def _held(self, kv: Any) -> _Held | None:
+        name = kv.key.removeprefix(self._prefix).decode(errors="replace")
+        key = codec.parse_name(name)
+        if key is None:
+            log.warning("this key is no lease", extra={"key": name})
+            return None
+        try:
+            attrs = codec.decode_attrs(kv.value)
+        except ValueError as error:
+            log.warning("this lease cannot be read", extra={"key": name, "why": error})
+            return None
+        return _Held(Lease(*key, attrs), kv.lease, kv.mod_revision)
+
+    def _event(self, change: Any) -> Event | None:
+        if change.type == rpc.Event.PUT:
+            held = self._held(change.kv)
+            if held and self._own and held.lease.key == self._own.lease.key:
+                self._notice({held.lease.key: held})
+            return Added(held.lease) if held else None
+        key = codec.parse_name(change.kv.key.removeprefix(self._prefix).decode(errors="replace"))
+        if key and self._own and key == self._own.lease.key:
+            self._notice({})
+        return Removed(key) if key else None
+
+    def _notice(self, held: dict[Key, _Held]) -> None:
+        """Find out whether our own lease is still there and ours."""
+        if self._own is None:
+            return
+        now = held.get(self._own.lease.key)
+        ours = self._own.lease.attrs
+        if now is None or not _is_same_node(now.lease.attrs, ours):
+            self._lost.set()
+
+    def _choose(self, config: NetworkConfig, leases: list[Lease], previous: Key) -> Key:
+        chosen: list[Any] = []
+        for family, before in zip((4, 6), previous, strict=True):
+            if family not in config.families:
+                chosen.append(None)
+                continue
+            taken: list[Network] = [network for lease in leases if (network := lease.network(family))]
+            subnets = config.subnet_range(family)
+            if (
+                before is not None
+                and before in subnets
+                and not any(before.overlaps(other) for other in taken)
+            ):
+                chosen.append(before)
+                continue
+            free = list(islice(subnets.free(taken), _CHOICE))
+            if not free:
+                raise ManagerError(f"all subnets of {config.cluster(family)} are leased")
+            chosen.append(random.choice(free))  # noqa: S311
+        return chosen[0], chosen[1]
+
+    def _nobody_took(self, key: Key, revision: int) -> list[Any]:
+        """Return the conditions under which a subnet is still free.
+
+        The IPv4 subnet begins the name, so that one comparison covers it with every IPv6 subnet beside it. An
+        IPv6 subnet can stand behind any IPv4 one: there it takes that nothing at all was written since.
+        """
+        subnet, ipv6_subnet = key
+        folder = self._prefix
+        conditions = []
+        if subnet:
+            own = folder + codec.name_of((subnet, None)).encode()
+            # `&` is the next character of a name with both; a range up to `'` covers both forms.
+            conditions.append(_compare(own, own + b"'", "CREATE", "EQUAL", create_revision=0))
+        if ipv6_subnet:
+            conditions.append(_compare(folder, end_of(folder), "MOD", "LESS", mod_revision=revision + 1))
+        return conditions
+
+    async def _write(
+        self, key: Key, attrs: LeaseAttrs, conditions: list[Any], mine: _Held | None = None
+    ) -> _Held | None:
+        """Write a lease if the conditions hold; return it, or None if they do not."""
+        etcd_lease, expiration = 0, None
+        if mine is None or mine.etcd_lease:  # a reservation stays one
+            granted = await self._client.call("Lease", "LeaseGrant", rpc.LeaseGrantRequest(TTL=self._ttl))
+            etcd_lease = granted.ID
+            expiration = datetime.now(UTC) + timedelta(seconds=granted.TTL)
+        put = rpc.PutRequest(key=self._key(key), value=codec.encode_attrs(attrs), lease=etcd_lease)
+        request = rpc.TxnRequest(compare=conditions, success=[rpc.RequestOp(request_put=put)])
+        answer = await self._client.call("KV", "Txn", request)
+        useless = (mine.etcd_lease if mine else 0) if answer.succeeded else etcd_lease
+        if useless:
+            await self._revoke(useless)
+        if not answer.succeeded:
+            return None
+        return _Held(Lease(*key, attrs, expiration), etcd_lease, answer.header.revision)
+
+    async def _revoke(self, etcd_lease: int) -> None:
+        """Forget an etcd lease that no key hangs on; it would run out by itself within a day."""
+        try:
+            await self._client.call("Lease", "LeaseRevoke", rpc.LeaseRevokeRequest(ID=etcd_lease))
+        except ManagerError as error:
+            log.info("an unused lease stays in etcd for a day", extra={"why": error})
+
+    async def _delete(self, held: _Held) -> None:
+        key = self._key(held.lease.key)
+        delete = rpc.RequestOp(request_delete_range=rpc.DeleteRangeRequest(key=key))
+        request = rpc.TxnRequest(compare=_unchanged(key, held), success=[delete])
+        await self._client.call("KV", "Txn", request)
+
+    def _key(self, key: Key) -> bytes:
+        return self._prefix + codec.name_of(key).encode()
+
+
+def _find_own(held: Iterable[_Held], attrs: LeaseAttrs) -> _Held | None:
+    return next((item for item in held if _is_same_node(item.lease.attrs, attrs)), None)
+
+
+def _is_same_node(one: LeaseAttrs, other: LeaseAttrs) -> bool:
+    """Tell whether two leases have the same public address: IPv4's, or without IPv4 IPv6's."""
+    family = 4 if other.public_ip else 6
+    return one.public(family) == other.public(family)
+
+
+def _fits(config: NetworkConfig, key: Key) -> bool:
+    """Tell whether a lease's subnets are what would be leased today."""
+    return all(
+        subnet in config.subnet_range(family) if family in config.families else subnet is None
+        for family, subnet in zip((4, 6), key, strict=True)
+    )
+
+
+def _compare(start: bytes, end: bytes, target: str, result: str, **value: int) -> Any:
+    """Return a condition on every key of a range; it holds where there is none."""
+    return rpc.Compare(
+        key=start,
+        range_end=end,
+        target=rpc.Compare.CompareTarget.Value(target),
+        result=rpc.Compare.CompareResult.Value(result),
+        **value,
+    )
+
+
+def _unchanged(key: bytes, held: _Held) -> list[Any]:
+    return [_compare(key, b"", "MOD", "EQUAL", mod_revision=held.revision)]
+
+
+async def _happens(event: asyncio.Event, seconds: float | None) -> bool:
+    """Wait for an event, for ever or so many seconds; tell whether it came."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await event.wait()
+    except TimeoutError:
+        return False

@@ -1,0 +1,324 @@
+"""Leases in a real etcd: taken, renewed, watched, lost."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from flanneld.etcd.client import Access, Client, RefusedError
+from flanneld.etcd.manager import EtcdManager
+from flanneld.lease import Added, Event, LeaseAttrs, Leases, Removed, Snapshot, encode_data
+from flanneld.manager import LeaseLostError, ManagerError
+from flanneld.metrics import Metrics
+from flanneld.uplink import Uplink
+from integration.etcd import CONFIG, SUBNETS, Etcd
+from integration.node import Node
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from flanneld.lease import Key
+
+pytestmark = pytest.mark.root
+
+PREFIX = "/coreos.com/network"
+NETWORK = '{"Network": "10.5.0.0/16", "SubnetLen": 24, "Backend": {"Type": "vxlan"}}'
+DUAL = NETWORK.replace('"SubnetLen": 24', '"EnableIPv6": true, "IPv6Network": "fd00:5::/48"')
+NONE: Key = (None, None)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Etcd]:
+    with Node() as node, Etcd(node) as etcd:
+        yield etcd
+
+
+@pytest.fixture
+def etcd(server: Etcd) -> Etcd:
+    server.ctl("del", "--prefix", "/")
+    server.put(CONFIG, NETWORK)
+    return server
+
+
+def attrs(number: int, family: int = 4) -> LeaseAttrs:
+    data = encode_data({"VNI": 1, "VtepMAC": f"aa:bb:cc:00:00:{number:02x}"})
+    public_ip = IPv4Address(f"192.0.2.{number}")
+    if family == 4:
+        return LeaseAttrs(public_ip, None, "vxlan", data)
+    return LeaseAttrs(public_ip, IPv6Address(f"2001:db8::{number}"), "vxlan", data, data)
+
+
+@asynccontextmanager
+async def manager(etcd: Etcd, margin: float = 3600, ttl: int = 86400) -> AsyncIterator[EtcdManager]:
+    made = EtcdManager(Client(Access((etcd.outside,))), PREFIX, margin, ttl)
+    try:
+        yield made
+    finally:
+        await made.close()
+
+
+async def lease(etcd: Etcd, number: int, previous: Key = NONE, family: int = 4) -> str:
+    async with manager(etcd) as made:
+        config = await made.network_config()
+        return str(await made.acquire(config, attrs(number, family), previous))
+
+
+def test_the_key_and_value_are_the_references(etcd: Etcd) -> None:
+    subnet = asyncio.run(lease(etcd, 3, (IPv4Network("10.5.34.0/24"), None)))
+    assert subnet == "10.5.34.0/24"
+    assert etcd.get(SUBNETS) == {
+        "/coreos.com/network/subnets/10.5.34.0-24": '{"PublicIP":"192.0.2.3","PublicIPv6":null,'
+        '"BackendType":"vxlan","BackendData":{"VNI":1,"VtepMAC":"aa:bb:cc:00:00:03"}}'
+    }
+    assert 86390 <= etcd.ttl("10.5.34.0-24")["ttl"] <= 86400
+
+
+def test_both_families_share_a_key(etcd: Etcd) -> None:
+    etcd.put(CONFIG, DUAL)
+    previous = IPv4Network("10.5.34.0/24"), IPv6Network("fd00:5:0:22::/64")
+    assert asyncio.run(lease(etcd, 3, previous, 6)) == "10.5.34.0/24,fd00:5:0:22::/64"
+    (name, value), *rest = etcd.leases().items()
+    assert (name, rest) == ("10.5.34.0-24&fd00:5:0:22::-64", [])
+    assert json.loads(value) == {
+        "PublicIP": "192.0.2.3",
+        "PublicIPv6": "2001:db8::3",
+        "BackendType": "vxlan",
+        "BackendData": {"VNI": 1, "VtepMAC": "aa:bb:cc:00:00:03"},
+        "BackendV6Data": {"VNI": 1, "VtepMAC": "aa:bb:cc:00:00:03"},
+    }
+
+
+def test_a_node_gets_its_subnet_again(etcd: Etcd) -> None:
+    async def scenario() -> None:
+        first = await lease(etcd, 1)
+        assert await lease(etcd, 1, (IPv4Network("10.5.77.0/24"), None)) == first  # by its address
+        etcd.ctl("del", "--prefix", SUBNETS)
+        assert await lease(etcd, 1, (IPv4Network("10.5.77.0/24"), None)) == "10.5.77.0/24"  # by subnet.env
+        assert await lease(etcd, 2, (IPv4Network("10.5.77.0/24"), None)) != "10.5.77.0/24"  # taken meanwhile
+        assert await lease(etcd, 3, (IPv4Network("10.9.1.0/24"), None)) != "10.9.1.0/24"  # another network's
+        async with manager(etcd) as made:
+            uplink = Uplink(1, "eth0", 1500, None, None, IPv4Address("192.0.2.1"), None)
+            assert await made.published(uplink) == attrs(1)
+
+    asyncio.run(scenario())
+    assert len(etcd.leases()) == 3
+
+
+def test_a_lease_outside_a_new_network_is_given_back(etcd: Etcd) -> None:
+    first = asyncio.run(lease(etcd, 1))
+    etcd.put(CONFIG, NETWORK.replace("10.5.", "10.6."))
+    second = asyncio.run(lease(etcd, 1))
+    assert first.startswith("10.5.")
+    assert second.startswith("10.6.")
+    assert list(etcd.leases()) == [second.replace("/", "-")]
+
+
+def test_a_reservation_stays_one(etcd: Etcd) -> None:
+    etcd.put(SUBNETS + "10.5.9.0-24", '{"PublicIP": "192.0.2.9"}')
+
+    async def scenario() -> None:
+        async with manager(etcd) as made:
+            taken = await made.acquire(await made.network_config(), attrs(9), NONE)
+            assert (str(taken), taken.expiration) == ("10.5.9.0/24", None)
+            keeping = asyncio.create_task(made.keep(taken))
+            await asyncio.sleep(0.05)
+            assert not keeping.done()
+            keeping.cancel()
+
+    asyncio.run(scenario())
+    assert etcd.ttl("10.5.9.0-24") == {"id": 0}
+    assert "vxlan" in etcd.leases()["10.5.9.0-24"]
+
+
+@pytest.mark.parametrize(("config", "family"), [(NETWORK, 4), (DUAL, 6)], ids=["IPv4", "dual-stack"])
+def test_nodes_that_start_together_never_share(etcd: Etcd, config: str, family: int) -> None:
+    small = config.replace("/16", "/26").replace('"SubnetLen": 24, ', "").replace("/48", "/60")
+    etcd.put(CONFIG, small)
+
+    async def scenario() -> list[str]:
+        return await asyncio.gather(*(lease(etcd, number, family=family) for number in range(1, 4)))
+
+    taken = asyncio.run(scenario())
+    parts = [part for subnets in taken for part in subnets.split(",")]
+    assert len(set(parts)) == len(parts) == (3 if family == 4 else 6)
+    with pytest.raises(ManagerError, match="are leased"):
+        asyncio.run(lease(etcd, 4, family=family))
+
+
+def test_a_lease_is_renewed_in_time_and_writes_nothing(etcd: Etcd) -> None:
+    async def scenario() -> None:
+        async with manager(etcd, margin=1, ttl=2) as made:
+            taken = await made.acquire(await made.network_config(), attrs(1), NONE)
+            before = json.loads(etcd.ctl("get", SUBNETS, "--prefix", "-w", "json").stdout)
+            keeping = asyncio.create_task(made.keep(taken))
+            await asyncio.sleep(3.5)
+            after = json.loads(etcd.ctl("get", SUBNETS, "--prefix", "-w", "json").stdout)
+            assert not keeping.done()
+            assert after["kvs"] == before["kvs"]
+            assert taken.expiration is not None
+            assert taken.expiration < datetime.now(UTC)
+            keeping.cancel()
+
+    asyncio.run(scenario())
+
+
+class Watched:
+    """The leases as a manager's watch reports them."""
+
+    def __init__(self, made: EtcdManager) -> None:
+        self.metrics = Metrics()
+        self.leases = Leases()
+        self.events: list[Event] = []
+        self._made = made
+
+    async def run(self) -> None:
+        async for events in self._made.watch(self.metrics):
+            self.events += events
+            self.leases = self.leases.after(events)
+
+    async def until(self, count: int, seconds: float = 10) -> None:
+        async with asyncio.timeout(seconds):
+            while len(self.leases) != count:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+
+
+@asynccontextmanager
+async def watching(made: EtcdManager) -> AsyncIterator[Watched]:
+    watched = Watched(made)
+    running = asyncio.create_task(watched.run())
+    try:
+        yield watched
+    finally:
+        running.cancel()
+
+
+def test_the_watch_survives_a_crash_and_a_compaction(etcd: Etcd) -> None:
+    async def scenario() -> None:
+        async with manager(etcd) as made, watching(made) as watched:
+            await lease(etcd, 1)
+            await watched.until(1)
+            await lease(etcd, 2)
+            await watched.until(2)
+            assert sum(isinstance(event, Snapshot) for event in watched.events) == 1
+            assert sum(isinstance(event, Added) for event in watched.events) >= 1
+            etcd.put(SUBNETS + "rubbish", "{")
+            etcd.put(SUBNETS + "10.5.200.0-24", "{")
+            etcd.ctl("del", SUBNETS + (await lease(etcd, 1)).replace("/", "-"))
+            await watched.until(1)
+            assert isinstance(watched.events[-1], Removed)
+            etcd.stop()
+            await asyncio.sleep(0.3)
+            etcd.start()
+            for number in (3, 4):
+                await lease(etcd, number)
+            revision = json.loads(etcd.ctl("get", CONFIG, "-w", "json").stdout)["header"]["revision"]
+            etcd.ctl("compact", str(revision))
+            await watched.until(3)
+            assert watched.metrics.errors["manager"] >= 1
+
+    asyncio.run(scenario())
+
+
+def test_a_watch_from_before_a_compaction_starts_anew(etcd: Etcd) -> None:
+    async def scenario() -> None:
+        async with manager(etcd) as made:
+            made._list = old_list(made._list)  # type: ignore[method-assign]
+            async with watching(made) as watched:
+                await watched.until(1)
+                async with asyncio.timeout(10):
+                    while sum(isinstance(event, Snapshot) for event in watched.events) < 2:  # noqa: ASYNC110
+                        await asyncio.sleep(0.02)
+
+    def old_list(whole: Any) -> Any:
+        """Return a list that is older than the compaction, once."""
+
+        async def listed() -> Any:
+            held, revision = await whole()
+            made_old = not seen
+            seen.append(True)
+            return held, 1 if made_old else revision
+
+        seen: list[bool] = []
+        return listed
+
+    asyncio.run(lease(etcd, 1))
+    revision = json.loads(etcd.ctl("get", CONFIG, "-w", "json").stdout)["header"]["revision"]
+    etcd.ctl("compact", str(revision))
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("loss", ["deleted", "taken", "expired"])
+def test_a_lost_lease_ends_the_daemon(etcd: Etcd, loss: str) -> None:
+    async def scenario() -> None:
+        async with manager(etcd) as made:
+            taken = await made.acquire(await made.network_config(), attrs(1), NONE)
+            key = SUBNETS + str(taken).replace("/", "-")
+            async with watching(made) as watched:
+                await watched.until(1)
+                keeping = asyncio.create_task(made.keep(taken))
+                if loss == "deleted":
+                    etcd.ctl("del", key)
+                elif loss == "taken":
+                    etcd.put(key, '{"PublicIP": "192.0.2.66"}')
+                else:
+                    etcd.ctl("lease", "revoke", f"{etcd.ttl(key.removeprefix(SUBNETS))['id']:x}")
+                with pytest.raises(LeaseLostError, match=str(taken)):
+                    async with asyncio.timeout(10):
+                        await keeping
+
+    asyncio.run(scenario())
+
+
+def test_no_configuration_and_no_server(etcd: Etcd) -> None:
+    etcd.ctl("del", CONFIG)
+
+    async def scenario() -> None:
+        async with manager(etcd) as made:
+            with pytest.raises(ManagerError, match=r"has no key /coreos\.com/network/config"):
+                await made.network_config()
+        nobody = EtcdManager(Client(Access(("unix:///nobody", etcd.outside))), PREFIX, 3600)
+        try:
+            with pytest.raises(ManagerError, match="does not answer at unix:///nobody"):
+                await nobody.network_config()
+            with pytest.raises(ManagerError, match="has no key"):  # the next endpoint's turn
+                await nobody.network_config()
+        finally:
+            await nobody.close()
+
+    asyncio.run(scenario())
+
+
+def test_user_and_password() -> None:
+    async def scenario(etcd: Etcd) -> None:
+        for name, password in (("root", "secret"), ("flanneld", "hidden")):
+            etcd.ctl("user", "add", f"{name}:{password}")
+        etcd.ctl("user", "grant-role", "root", "root")
+        etcd.ctl("role", "add", "network")
+        etcd.ctl("role", "grant-permission", "network", "--prefix=true", "readwrite", PREFIX)
+        etcd.ctl("user", "grant-role", "flanneld", "network")
+        etcd.put(CONFIG, NETWORK)
+        etcd.ctl("auth", "enable")
+        access = Access((etcd.outside,), username="flanneld", password="hidden")
+        made = EtcdManager(Client(access), PREFIX, 3600)
+        try:
+            config = await made.network_config()
+            await made.acquire(config, attrs(1), NONE)
+            made._client._token += "x"  # as one that has run out
+            assert await made.published(Uplink(1, "", 0, None, None, attrs(1).public_ip, None)) == attrs(1)
+        finally:
+            await made.close()
+        wrong = Client(Access((etcd.outside,), username="flanneld", password="wrong"))
+        try:
+            with pytest.raises(RefusedError, match="authentication failed"):
+                await EtcdManager(wrong, PREFIX, 3600).network_config()
+        finally:
+            await wrong.close()
+
+    with Node() as node, Etcd(node) as etcd:
+        asyncio.run(scenario(etcd))
