@@ -126,6 +126,7 @@ class Route:
         gateway: next hop, or None for what is on the link.
         onlink: the gateway counts as a neighbour though no route says so.
         kind: `unicast` or `blackhole`.
+        metric: lower is preferred; 0 is the kernel's default.
     """
 
     destination: IPv4Network | IPv6Network
@@ -133,11 +134,12 @@ class Route:
     gateway: IPv4Address | IPv6Address | None = None
     onlink: bool = False
     kind: str = "unicast"
+    metric: int = 0
 
     @property
     def key(self) -> Hashable:
-        """A destination has one route of ours."""
-        return "route", self.destination
+        """A destination has one route of ours with a metric."""
+        return "route", self.destination, self.metric
 
 
 Thing = Device | Address | Neighbour | Forwarding | Peer | Route

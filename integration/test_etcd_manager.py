@@ -119,6 +119,23 @@ def test_a_lease_outside_a_new_network_is_given_back(etcd: Etcd) -> None:
     assert list(etcd.leases()) == [second.replace("/", "-")]
 
 
+def test_a_node_whose_address_changes_keeps_its_subnet(etcd: Etcd) -> None:
+    async def scenario() -> None:
+        async with manager(etcd) as made, watching(made) as watched:
+            config = await made.network_config()
+            first = await made.acquire(config, attrs(1), NONE)
+            keeping = asyncio.create_task(made.keep(first))
+            await watched.until(1)
+            second = await made.acquire(config, attrs(2), first.key)
+            assert second.key == first.key
+            await asyncio.sleep(0.2)
+            assert not keeping.done()
+            keeping.cancel()
+
+    asyncio.run(scenario())
+    assert "192.0.2.2" in etcd.leases().popitem()[1]
+
+
 def test_a_reservation_stays_one(etcd: Etcd) -> None:
     etcd.put(SUBNETS + "10.5.9.0-24", '{"PublicIP": "192.0.2.9"}')
 

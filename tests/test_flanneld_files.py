@@ -7,7 +7,7 @@ import logging
 import urllib.error
 import urllib.request
 from ipaddress import IPv4Network, IPv6Network
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -17,6 +17,9 @@ from flanneld.health import Health
 from flanneld.lease import Lease, LeaseAttrs
 from flanneld.metrics import Metrics
 from flanneld.netconf import NetworkConfig
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 CONFIG = NetworkConfig.parse('{"Network": "10.5.0.0/16", "EnableIPv6": true, "IPv6Network": "fd00:5::/48"}')
 LEASE = Lease(IPv4Network("10.5.34.0/24"), IPv6Network("fd00:5:0:22::/64"), LeaseAttrs(None, None, "alloc"))

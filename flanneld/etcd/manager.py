@@ -65,6 +65,7 @@ class EtcdManager:
         self._margin = margin
         self._ttl = ttl
         self._own: _Held | None = None
+        self._writing: LeaseAttrs | None = None
         self._lost = asyncio.Event()
 
     async def network_config(self) -> NetworkConfig:
@@ -91,9 +92,10 @@ class EtcdManager:
         Whatever is taken is taken in a transaction that fails if another node was faster; then all is looked
         at anew.
         """
+        self._writing = attrs
         for _attempt in range(_ATTEMPTS):
             held, revision = await self._list()
-            mine = _find_own(held, attrs)
+            mine = self._mine(held, attrs)
             if mine and not _fits(config, mine.lease.key):
                 log.warning(
                     "deleting a lease of ours that is outside the network", extra={"subnet": mine.lease}
@@ -214,9 +216,20 @@ class EtcdManager:
         if self._own is None:
             return
         now = held.get(self._own.lease.key)
-        ours = self._own.lease.attrs
-        if now is None or not _is_same_node(now.lease.attrs, ours):
+        if now is None or not self._is_ours(now.lease):
             self._lost.set()
+
+    def _is_ours(self, lease: Lease) -> bool:
+        """Tell whether a lease is what we wrote, or are writing: the event can come before the answer."""
+        own = [self._own.lease.attrs] if self._own and self._own.lease.key == lease.key else []
+        return any(_is_same_node(lease.attrs, attrs) for attrs in (*own, self._writing) if attrs)
+
+    def _mine(self, held: Iterable[_Held], attrs: LeaseAttrs) -> _Held | None:
+        """Return the lease with our address, or the one that we hold if our address has changed."""
+        held = list(held)
+        return _find_own(held, attrs) or next(
+            (item for item in held if self._own and self._is_ours(item.lease)), None
+        )
 
     def _choose(self, config: NetworkConfig, leases: list[Lease], previous: Key) -> Key:
         chosen: list[Any] = []

@@ -1,0 +1,244 @@
+"""The daemon's life: lease a subnet, then keep the kernel, subnet.env and the lease as they should be."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from flanneld import iface, subnetfile
+from flanneld.iface import UplinkError
+from flanneld.lease import Leases
+from flanneld.manager import ManagerError
+from flanneld.notices import links_changed
+from flanneld.pauses import Pauses
+from flanneld.state import Route, State
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from ipaddress import IPv4Network, IPv6Network
+
+    from flanneld.backend import Backend
+    from flanneld.lease import Key, Lease
+    from flanneld.manager import SubnetManager
+    from flanneld.metrics import Metrics
+    from flanneld.netconf import NetworkConfig
+    from flanneld.options import Options
+    from flanneld.uplink import Uplink
+
+log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+_LOOK = 0.5
+"""Seconds between looks at subnet.env: one stat(2)."""
+_LAST = 0xFFFFFFFE
+"""The metric of the blackhole route: the pods' bridge has a route to the same subnet, which comes first."""
+
+
+class Kernel(Protocol):
+    """What keeps the kernel's tables: flanneld.reconcile.Reconciler."""
+
+    async def want(self, state: State) -> None:
+        """Make this the wanted state and write what differs from the one before.
+
+        What the kernel refuses is logged, counted and tried again by `run`.
+        """
+        ...
+
+    async def run(self) -> None:
+        """Put back whatever somebody changes, until cancelled."""
+        ...
+
+
+class Traffic(Protocol):
+    """What keeps the packet filter's rules: flanneld.traffic.Traffic."""
+
+    async def want(self, lease: Lease, old: tuple[IPv4Network | IPv6Network, ...]) -> None:
+        """Make the rules for this lease wanted and write them; remove those of networks that are no more.
+
+        Args:
+            lease: our own.
+            old: the cluster's networks and our subnets of the last run, by subnet.env.
+        """
+        ...
+
+    async def run(self) -> None:
+        """Look at the rules again and again and put back what is missing, until cancelled."""
+        ...
+
+
+class Daemon:
+    """One node's daemon.
+
+    Args:
+        options: the flags.
+        manager: where leases are kept.
+        metrics: what is counted.
+        backend: makes the backend that a configuration names.
+        kernel: keeps the kernel's tables.
+        traffic: makes what keeps the packet filter's rules.
+    """
+
+    def __init__(
+        self,
+        options: Options,
+        manager: SubnetManager,
+        metrics: Metrics,
+        backend: Callable[[NetworkConfig], Backend],
+        kernel: Kernel,
+        traffic: Callable[[NetworkConfig], Traffic],
+    ) -> None:
+        self._options = options
+        self._manager = manager
+        self._metrics = metrics
+        self._make_backend = backend
+        self._kernel = kernel
+        self._make_traffic = traffic
+        self._changed = asyncio.Event()
+        self._leases = Leases()
+        self._content = b""
+
+    async def run(self) -> None:
+        """Run until cancelled; the data path stays.
+
+        Raises:
+            LeaseLostError: the subnet may be another node's by now.
+            NetconfError, BackendError: the configuration cannot be used.
+            ExceptionGroup: of one of these, or of what nobody foresaw.
+        """
+        self._config = await self._insist(self._manager.network_config)
+        backend = self._make_backend(self._config)
+        traffic = self._make_traffic(self._config)
+        try:
+            self._choice, self._uplink = await self._insist(self._choose)
+            log.info(
+                "chose the uplink",
+                extra={
+                    "uplink": self._uplink.name,
+                    "public_ip": self._uplink.public_ip or self._uplink.public_ipv6,
+                },
+            )
+            old = subnetfile.SubnetFile.read(self._options.subnet_file)
+            self._lease = await self._insist(lambda: self._publish(backend, old.key))
+            networks = (*old.networks, *(subnet for subnet in old.key if subnet))
+            await traffic.want(self._lease, networks)
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._manager.keep(self._lease))
+                tasks.create_task(self._kernel.run())
+                tasks.create_task(traffic.run())
+                tasks.create_task(self._watch_leases())
+                tasks.create_task(self._watch_uplink(backend))
+                tasks.create_task(self._apply(backend))
+                tasks.create_task(self._guard_file())
+        finally:
+            await backend.close()
+
+    async def _insist(self, step: Callable[[], Awaitable[_T]]) -> _T:
+        """Take a step of the start again and again until it works: a node may come up before its cluster."""
+        pauses = Pauses()
+        while True:
+            try:
+                return await step()
+            except (ManagerError, UplinkError) as error:
+                self._metrics.failed("start")
+                pause = pauses.next()
+                log.warning("cannot start yet", extra={"why": error, "retry_in": f"{pause:.1f}s"})
+                await asyncio.sleep(pause)
+
+    async def _choose(self) -> tuple[iface.Choice, Uplink]:
+        public_ip, public_ipv6 = await self._manager.public_override()
+        self._options.public_ip = public_ip or self._options.public_ip
+        self._options.public_ipv6 = public_ipv6 or self._options.public_ipv6
+        choice = iface.choose(self._options, self._config.families)
+        return choice, iface.look(choice, self._config.families)
+
+    async def _publish(self, backend: Backend, previous: Key) -> Lease:
+        published = await self._manager.published(self._uplink)
+        attrs = await backend.start(self._uplink, published)
+        return await self._manager.acquire(self._config, attrs, previous)
+
+    async def _watch_leases(self) -> None:
+        if self._config.backend.type == "alloc" and self._options.kube_subnet_mgr:
+            self._changed.set()  # others make the routes: there is nobody to listen to
+            return
+        async for events in self._manager.watch(self._metrics):
+            after = self._leases.after(events)
+            if after is not self._leases or not self._content:
+                self._leases = after
+                self._changed.set()
+
+    async def _watch_uplink(self, backend: Backend) -> None:
+        """Follow the uplink's name, addresses and MTU; while it is down, everything stays as it is."""
+        async for _ in links_changed():
+            try:
+                now = iface.look(self._choice, self._config.families)
+            except UplinkError as error:
+                log.warning("the uplink is not usable now", extra={"why": error})
+                continue
+            before, self._uplink = self._uplink, now
+            if now == before:
+                continue
+            log.info(
+                "the uplink has changed", extra={"uplink": now.name, "mtu": now.mtu, "address": now.address}
+            )
+            if (now.public_ip, now.public_ipv6) != (before.public_ip, before.public_ipv6):
+                self._lease = await self._insist(lambda: self._publish(backend, self._lease.key))
+            self._changed.set()
+
+    async def _apply(self, backend: Backend) -> None:
+        """Bring the kernel, then subnet.env, up to date with every change; those that come at once are one."""
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            uplink, lease = self._uplink, self._lease
+            others = self._leases.others(lease)
+            state = backend.desired(uplink, lease, others)
+            if self._options.ip_blackhole_route:
+                state |= State(_blackhole(lease))
+            await self._kernel.want(state)
+            await backend.settle(uplink, lease, others)
+            self._metrics.leases = len(others)
+            self._content = subnetfile.compose(
+                self._config, lease, backend.mtu(uplink), masquerade=self._options.ip_masq
+            )
+            self._write_file()
+            if not self._metrics.ready:
+                await self._insist(self._manager.mark_ready)
+                self._metrics.ready = True
+                log.info("the paths are up", extra={"subnet": lease, "leases": len(others)})
+
+    def _write_file(self) -> bool:
+        try:
+            return subnetfile.write(self._options.subnet_file, self._content)
+        except OSError as error:
+            self._metrics.failed("subnetfile")
+            log.warning("subnet.env cannot be written", extra={"why": error})
+            return False
+
+    async def _guard_file(self) -> None:
+        """Put subnet.env back when somebody removes or changes it."""
+        seen: object = None
+        while True:
+            await asyncio.sleep(_LOOK)
+            now = _fingerprint(self._options.subnet_file)
+            if now == seen and now is not None:
+                continue
+            if self._content and self._write_file():
+                if seen is not None:
+                    self._metrics.repaired("subnetfile")
+                    log.warning("somebody changed subnet.env; it is written again")
+                now = _fingerprint(self._options.subnet_file)
+            seen = now if self._content else None
+
+
+def _fingerprint(path: str) -> tuple[int, int, int] | None:
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _blackhole(lease: Lease) -> list[Route]:
+    return [Route(subnet, "", kind="blackhole", metric=_LAST) for subnet in lease.key if subnet]

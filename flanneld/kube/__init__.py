@@ -1,0 +1,1 @@
+"""Leases in Kubernetes' nodes: codec of annotations, a connection, the subnet manager."""

@@ -1,0 +1,184 @@
+"""A connection to the apiserver, by lightkube; nodes are read only as far as a lease needs them."""
+
+from __future__ import annotations
+
+import os
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import httpx2
+import msgspec
+from lightkube.config.client_adapter import ConnectionParams
+from lightkube.config.kubeconfig import KubeConfig
+from lightkube.config.models import Cluster, User
+from lightkube.core.exceptions import ApiError, ConfigError
+from lightkube.core.generic_client import GenericAsyncClient
+from lightkube.core.resource import ApiInfo, GlobalResource, ResourceDef
+from lightkube.resources.core_v1 import NodeStatus, Pod
+from lightkube.types import PatchType
+
+from flanneld.manager import ManagerError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from flanneld.options import Options
+
+_PAGE = 250
+_SERVED = 300
+"""Seconds after which the apiserver is to end a watch, so that apiservers share the load anew."""
+_GONE = 410
+
+
+class GoneError(ManagerError):
+    """The apiserver has forgotten the changes since the version that was asked for."""
+
+
+class Metadata(msgspec.Struct):
+    """What is read of an object's metadata."""
+
+    name: str = ""
+    resourceVersion: str = ""  # noqa: N815
+    annotations: dict[str, str] | None = None
+
+
+class Spec(msgspec.Struct):
+    """What is read of a node's specification."""
+
+    podCIDR: str = ""  # noqa: N815
+    podCIDRs: list[str] | None = None  # noqa: N815
+
+
+class Node(GlobalResource, msgspec.Struct):
+    """A node; a whole one is 10 kB of images and conditions, times a thousand."""
+
+    metadata: Metadata
+    spec: Spec = msgspec.field(default_factory=Spec)
+    _api_info = ApiInfo(ResourceDef("", "v1", "Node"), "nodes", ["get", "list", "watch"])
+
+    @property
+    def annotations(self) -> dict[str, str]:
+        """Its annotations."""
+        return self.metadata.annotations or {}
+
+    @property
+    def pod_cidrs(self) -> list[str]:
+        """Its pods' subnets."""
+        return self.spec.podCIDRs or ([self.spec.podCIDR] if self.spec.podCIDR else [])
+
+
+class Client:
+    """The apiserver, as the flags and the pod's service account describe it.
+
+    Raises:
+        ManagerError: they do not.
+    """
+
+    def __init__(self, options: Options) -> None:
+        try:
+            self._client = GenericAsyncClient(ConnectionParams(), _config(options))
+        except (ConfigError, KeyError, OSError) as error:
+            raise ManagerError(f"the apiserver's address and our identity are not known: {error}") from None
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.close()  # type: ignore[no-untyped-call]
+
+    async def node(self, name: str) -> Node:
+        """Return a node.
+
+        Raises:
+            ManagerError: there is none, or it cannot be had.
+        """
+        with _translated():
+            node: Node = await self._client.request("get", res=Node, name=name)
+        return node
+
+    async def node_of_pod(self, namespace: str, name: str) -> str:
+        """Return the name of the node that a pod runs on.
+
+        Raises:
+            ManagerError: it cannot be had.
+        """
+        with _translated():
+            pod: Pod = await self._client.request("get", res=Pod, name=name, namespace=namespace)
+        node = pod.spec.nodeName if pod.spec else None
+        if not node:
+            raise ManagerError(f"pod {namespace}/{name} is on no node")
+        return node
+
+    async def nodes(self) -> tuple[list[Node], str]:
+        """Return all nodes, asked for in pages, and the version to watch from.
+
+        Raises:
+            ManagerError: they cannot be had.
+        """
+        request = self._client.prepare_request("list", res=Node, params={"limit": str(_PAGE)})
+        with _translated():
+            listed = self._client.list(request)
+            nodes = [node async for node in listed]
+            return nodes, listed.resourceVersion
+
+    async def changes(self, version: str) -> AsyncIterator[tuple[str, Node]]:
+        """Yield changes of nodes after a version: `ADDED`, `MODIFIED`, `DELETED`, and `BOOKMARK`s between.
+
+        Raises:
+            GoneError: the version is too old: list again.
+            ManagerError: the connection broke.
+        """
+        asked = {"resourceVersion": version, "allowWatchBookmarks": "true", "timeoutSeconds": str(_SERVED)}
+        request = self._client.prepare_request("list", res=Node, watch=True, params=asked)
+        with _translated():
+            async for kind, node in self._client.watch(request):
+                yield kind, node
+
+    async def patch_status(self, name: str, patch: dict[str, Any]) -> None:
+        """Patch a node through its `status` subresource, the one that flannel's role may write.
+
+        Raises:
+            ManagerError: it was refused, or could not be sent.
+        """
+        headers = {"Content-Type": PatchType.STRATEGIC.value}
+        with _translated():
+            await self._client.request("patch", res=NodeStatus, name=name, obj=patch, headers=headers)
+
+
+def _config(options: Options) -> Any:
+    if not options.kubeconfig_file and not options.kube_api_url:
+        return KubeConfig.from_service_account().get()
+    if not options.kubeconfig_file:
+        return KubeConfig.from_one(cluster=Cluster(server=options.kube_api_url), user=User()).get()
+    config = KubeConfig.from_file(options.kubeconfig_file).get()
+    if config is not None and options.kube_api_url:
+        config.cluster.server = options.kube_api_url
+    return config
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except ApiError as error:
+        kind = GoneError if error.status.code == _GONE else ManagerError
+        raise kind(f"the apiserver refuses: {error.status.message}") from None
+    except httpx2.HTTPStatusError as error:
+        kind = GoneError if error.response.status_code == _GONE else ManagerError
+        raise kind(f"the apiserver refuses: {error}") from None
+    except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
+        raise ManagerError(f"the apiserver does not answer: {error!r}") from None
+    except msgspec.MsgspecError as error:
+        raise ManagerError(f"the apiserver's answer cannot be read: {error}") from None
+
+
+async def node_name(client: Client) -> str:
+    """Return the name of the node we are on: NODE_NAME, or the node of POD_NAME in POD_NAMESPACE.
+
+    Raises:
+        ManagerError: neither is set, or the pod cannot be had.
+    """
+    if name := os.environ.get("NODE_NAME"):
+        return name
+    pod, namespace = os.environ.get("POD_NAME"), os.environ.get("POD_NAMESPACE")
+    if not pod or not namespace:
+        raise ManagerError("set NODE_NAME, or POD_NAME and POD_NAMESPACE, so that we know our node")
+    return await client.node_of_pod(namespace, pod)
