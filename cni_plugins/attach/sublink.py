@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from binascii import crc32
 
-from cni_plugins.attach import configure, ipam, verify
+from cni_plugins.attach import ipam
 from cni_plugins.attach.detach import detach
 from cni_plugins.attach.undo import Teardown, Undo
-from cni_plugins.kernel import link, route, sublink
+from cni_plugins.kernel import link, sublink
 from cni_plugins.kernel.netlink import Netlink
 from cni_plugins.kernel.netns import Namespace
+from cni_plugins.lazy import Lazy
 from cni_plugins.spec.errors import (
     AlreadyAttachedError,
     CheckFailedError,
@@ -23,13 +24,19 @@ from cni_plugins.spec.errors import (
     KernelError,
     NotAvailableError,
 )
-from cni_plugins.spec.result import Interface, Result
+from cni_plugins.spec.result import Interface, Result, dns_from
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from cni_plugins.attach import configure, verify
+    from cni_plugins.kernel import route
     from cni_plugins.kernel.link import Link
     from cni_plugins.kernel.sublink import Option
     from cni_plugins.spec.request import Request
+else:
+    configure = Lazy("cni_plugins.attach.configure")
+    route = Lazy("cni_plugins.kernel.route")
+    verify = Lazy("cni_plugins.attach.verify")
 
 _EEXIST = 17
 
@@ -105,12 +112,13 @@ def add(request: Request, plan: Plan, given: Result | None = None) -> Result:
             # The kernel announces them when the link comes up. A DHCP client has done that already.
             if interface.is_up:
                 configure.announce(inside, interface)
+            configure.prefer_dns(request.conf.dns, result)
         else:
+            result.dns = dns_from(request.conf.dns)
             link.set_up(inside, interface.index)
     result.interfaces = [Interface(interface.name, interface.mac, interface.mtu, request.netns)]
     for ip in result.ips:
         ip.interface = 0
-    configure.prefer_dns(request.conf.dns, result)
     return result
 
 

@@ -7,16 +7,20 @@ address it shares, and the kernel makes it promiscuous.
 
 from __future__ import annotations
 
-from cni_plugins.attach import configure, sublink
+from cni_plugins.attach import sublink
 from cni_plugins.kernel.sublink import MACVLAN_MODES, macvlan_broadcast_queue, macvlan_mode
+from cni_plugins.lazy import Lazy
 from cni_plugins.spec.errors import InvalidConfigError
 from cni_plugins.spec.plugin import Plugin
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from cni_plugins.attach import configure
     from cni_plugins.config.sublink import MacvlanConf
     from cni_plugins.spec.request import Request
     from cni_plugins.spec.result import Result
+else:
+    configure = Lazy("cni_plugins.attach.configure")
 
 
 def add(request: Request) -> Result:
@@ -48,7 +52,8 @@ def _plan(request: Request) -> sublink.Plan:
     plan.parent, plan.in_container, plan.mtu = conf.master, conf.link_in_container, conf.mtu
     # Most particular first: the runtime, then the configuration's arguments, then the environment.
     mac = conf.runtime_config.mac or conf.args.cni.mac or request.cni_args().get("MAC", "") or conf.mac
-    plan.mac, plan.shares_parent_mac = configure.parse_mac(mac), mode == "passthru"
+    if mac:
+        plan.mac, plan.shares_parent_mac = configure.parse_mac(mac), mode == "passthru"
     return plan
 
 
