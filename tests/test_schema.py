@@ -163,6 +163,8 @@ def test_case_of_keys_is_folded_unless_a_key_matches() -> None:
     assert validate("BridgeConf", {"MTU": 1400, "mtu": 1300}).mtu == 1300
     assert validate("BridgeConf", {"mtu": 1300, "MTU": 1400}).mtu == 1300
     assert validate("BridgeConf", {"mtu": None, "MTU": 1400}).mtu == 0
+    overridden = {"BRIDGE": "\0", "Bridge": "br7"}
+    assert same(validate("BridgeConf", overridden), BY_NAME["BridgeConf"].model_validate(overridden))
 
 
 def test_null_is_absent() -> None:

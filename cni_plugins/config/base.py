@@ -45,9 +45,10 @@ class Model(BaseModel):
             alias = known.get(key.lower())
             if alias is not None and value is not None and (key == alias or alias not in data):
                 folded[alias] = value
-                for item in value if isinstance(value, list) else (value,):
-                    if isinstance(item, str) and not is_text(item):
-                        raise ValueError(f"{alias} has a character that no name can have")
+        for alias, value in folded.items():
+            for item in value if isinstance(value, list) else (value,):
+                if isinstance(item, str) and not is_text(item):
+                    raise ValueError(f"{alias} has a character that no name can have")
         return folded
 
 
