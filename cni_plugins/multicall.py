@@ -20,6 +20,7 @@ MODULES = {
     "bandwidth": "cni_plugins.plugins.bandwidth",
     "bridge": "cni_plugins.plugins.bridge",
     "dummy": "cni_plugins.plugins.dummy",
+    "firewall": "cni_plugins.plugins.firewall",
     "flannel": "cni_plugins.plugins.flannel",
     "host-local": "ipam.host_local.plugin",
     "ipvlan": "cni_plugins.plugins.ipvlan",

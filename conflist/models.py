@@ -11,6 +11,7 @@ from pydantic.json_schema import models_json_schema
 
 from cni_plugins.config.bandwidth import BandwidthConf
 from cni_plugins.config.bridge import BridgeConf
+from cni_plugins.config.firewall import FirewallConf
 from cni_plugins.config.flannel import FlannelConf
 from cni_plugins.config.host_local import HostLocalIPAM, HostLocalRuntime
 from cni_plugins.config.loopback import LoopbackConf
@@ -26,6 +27,7 @@ PLUGINS: dict[str, type[BaseModel]] = {
     "bandwidth": BandwidthConf,
     "bridge": BridgeConf,
     "dummy": DummyConf,
+    "firewall": FirewallConf,
     "flannel": FlannelConf,
     "ipvlan": IpvlanConf,
     "loopback": LoopbackConf,

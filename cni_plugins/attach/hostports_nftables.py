@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import errno
-
 from cni_plugins.attach.programs import ProgramErrors
 from cni_plugins.kernel import programs
-from cni_plugins.kernel.nft import Batch, Nft, Table
+from cni_plugins.kernel.nft import Batch, Nft
+from cni_plugins.kernel.nftprobe import usable
 from cni_plugins.rules.portmap import conditions
 from cni_plugins.rules.portmap_nftables import (
     CONTAINER_CHAINS,
@@ -33,15 +32,6 @@ if TYPE_CHECKING:
 
     Handle = tuple[int, str, int]
 
-UNUSABLE = (
-    errno.EPROTONOSUPPORT,
-    errno.EOPNOTSUPP,
-    errno.EAFNOSUPPORT,
-    errno.EINVAL,
-    errno.ENOENT,
-)
-"""What the kernel says when nf_tables, or its nat chains, are neither built in nor to be loaded."""
-
 
 def forward(
     conf: PortmapConf, container_id: str, mappings: list[Mapping], addresses: dict[int, bytes], note: Note
@@ -58,7 +48,7 @@ def forward(
         note: gets the rules that were made.
 
     Raises:
-        OSError: the kernel refused; UNUSABLE tells whether nftables can be used at all.
+        OSError: the kernel refused; nftprobe.UNUSABLE tells whether nftables can be used at all.
         ProgramError: nft refused the conditions.
         InvalidConfigError: a condition could end its rule.
     """
@@ -196,39 +186,3 @@ def has_rules(container_id: str) -> bool:
         return False
     with Nft() as tables:
         return bool(_with_comment(tables, container_id))
-
-
-def holds_chain(version: int, table: str, chain: str) -> bool:
-    """Tell whether nf_tables has a chain, such as one that iptables made: asking it costs no process.
-
-    Args:
-        version: 4 or 6.
-        table: the table's name.
-        chain: the chain's name.
-
-    Raises:
-        OSError: the kernel refused.
-    """
-    try:
-        with Nft() as tables:
-            return tables.chain_use(Table(TABLES[version].family, table), chain) is not None
-    except OSError as error:
-        if error.errno not in UNUSABLE:
-            raise
-        return False
-
-
-def usable() -> bool:
-    """Tell whether the kernel serves nf_tables; nothing is changed by asking.
-
-    Raises:
-        OSError: the kernel refused for another reason.
-    """
-    try:
-        with Nft() as tables:
-            tables.chain_use(TABLES[4], HOSTPORTS)
-    except OSError as error:
-        if error.errno not in UNUSABLE:
-            raise
-        return False
-    return True

@@ -28,14 +28,15 @@ def lock() -> files.Lock:
         return files.Lock(_LOCK)
 
 
-def available(family: int) -> bool:
-    """Tell whether a family's programs are installed and its nat table can be read.
+def available(family: int, table: str = "nat") -> bool:
+    """Tell whether a family's programs are installed and a table can be read.
 
     Args:
         family: 4 or 6.
+        table: "nat" or "filter".
     """
     try:
-        programs.run(_name(family), ("--wait", "-t", "nat", "-S", "OUTPUT"))
+        programs.run(_name(family), ("--wait", "-t", table, "-S", "OUTPUT"))
     except (ProgramFailed, FileNotFoundError):
         return False
     return True
@@ -46,7 +47,7 @@ def restore(family: int, table: str, lines: Sequence[str]) -> None:
 
     Args:
         family: 4 or 6.
-        table: "nat".
+        table: "nat" or "filter".
         lines: in iptables-restore's own form. `:CHAIN - [0:0]` makes a chain, or empties it; `-A`, `-I`,
             `-D`, `-X` change; `-C` makes all fail unless the rule is there.
 
@@ -63,7 +64,7 @@ def holds(family: int, table: str, rules: Sequence[str]) -> bool:
 
     Args:
         family: 4 or 6.
-        table: "nat".
+        table: "nat" or "filter".
         rules: each as a `-C` line without the `-C`: the chain, then the rule.
 
     Raises:

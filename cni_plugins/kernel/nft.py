@@ -20,14 +20,23 @@ from cni_plugins.kernel.netlink import attr, attribute_map, nested
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
-    from typing import Self
+    from typing import Protocol, Self
+
+    class Set(Protocol):
+        """What looks like `nftset.Set`."""
+
+        def definition(self, number: int) -> bytes:
+            """Return what makes it."""
+
 
 INET, IPV4, BRIDGE, IPV6 = 1, 2, 7, 10
 """Families of tables (NFPROTO_* in linux/netfilter.h)."""
 PREROUTING, INPUT, FORWARD, OUTPUT, POSTROUTING = range(5)
 """Hooks (NF_INET_* in linux/netfilter.h; NF_BR_* are the same numbers)."""
-SRCNAT, DSTNAT = 100, -100
-"""Priorities that nft shows by name (NF_IP_PRI_NAT_*)."""
+SRCNAT, DSTNAT, FILTER = 100, -100, 0
+"""Priorities that nft shows by name (NF_IP_PRI_*)."""
+NEWSET, NEWSETELEM, GETSETELEM, DELSETELEM = 9, 12, 13, 14
+"""Messages about sets (NFT_MSG_*)."""
 MAX_COMMENT = 128
 """Bytes that nft takes for a comment."""
 
@@ -124,20 +133,24 @@ class FoundRule:
 
 
 class Layout:
-    """A table's fixed part: its chains, and the rules that enter them.
+    """A table's fixed part: its sets, its chains, and the rules that enter them.
 
     Args:
         table: the table.
         chains: in an order in which no rule of one enters a later one.
         rules: of base chains, which hold these rules and no others.
+        sets: what rules look packets up in; their elements are not part of the layout.
     """
 
-    __slots__ = ("chains", "entrances", "rules", "table")
+    __slots__ = ("chains", "entrances", "rules", "sets", "table")
 
-    def __init__(self, table: Table, chains: Sequence[Chain], rules: Sequence[Rule]) -> None:
+    def __init__(
+        self, table: Table, chains: Sequence[Chain], rules: Sequence[Rule], sets: Sequence[Set] = ()
+    ) -> None:
         self.table = table
         self.chains = chains
         self.rules = rules
+        self.sets = sets
         self.entrances: dict[str, int] = {}
         for rule in rules:
             self.entrances[rule.chain] = self.entrances.get(rule.chain, 0) + 1
@@ -164,16 +177,16 @@ class Batch:
 
     def add_table(self, table: Table) -> None:
         """Make a table unless it exists."""
-        body = _string(_TABLE_NAME, table.name) + _user_data(_TABLE_USERDATA, table.comment)
+        body = string(_TABLE_NAME, table.name) + user_data(_TABLE_USERDATA, table.comment)
         self._append(_NEWTABLE, _CREATE, table, body)
 
     def add_chain(self, table: Table, chain: Chain) -> None:
         """Make a chain unless it exists; one of that name with another hook or type is an error (EEXIST…)."""
-        body = _string(_CHAIN_TABLE, table.name) + _string(_CHAIN_NAME, chain.name)
+        body = string(_CHAIN_TABLE, table.name) + string(_CHAIN_NAME, chain.name)
         if chain.kind:
-            hook = nested(_CHAIN_HOOK, _be32(_HOOK_NUMBER, chain.hook), _be32(_HOOK_PRIORITY, chain.priority))
-            body += hook + _be32(_CHAIN_POLICY, _NF_ACCEPT) + _string(_CHAIN_TYPE, chain.kind)
-        self._append(_NEWCHAIN, _CREATE, table, body + _user_data(_CHAIN_USERDATA, chain.comment))
+            hook = nested(_CHAIN_HOOK, be32(_HOOK_NUMBER, chain.hook), be32(_HOOK_PRIORITY, chain.priority))
+            body += hook + be32(_CHAIN_POLICY, _NF_ACCEPT) + string(_CHAIN_TYPE, chain.kind)
+        self._append(_NEWCHAIN, _CREATE, table, body + user_data(_CHAIN_USERDATA, chain.comment))
 
     def add_rule(self, table: Table, rule: Rule, *, front: bool = False) -> None:
         """Put a rule at its chain's end, or at its front; `Nft.commit` returns its handle."""
@@ -186,6 +199,8 @@ class Batch:
         """
         table = layout.table
         self.add_table(table)
+        for number, each in enumerate(layout.sets, 1):
+            self.add(NEWSET, table, each.definition(number), create=True)
         for chain in layout.chains:
             self.add_chain(table, chain)
         for name in layout.entrances:
@@ -197,7 +212,7 @@ class Batch:
         body = (
             _rule_key(table, rule.chain)
             + nested(_RULE_EXPRESSIONS, rule.expressions)
-            + _user_data(_RULE_USERDATA, rule.comment)
+            + user_data(_RULE_USERDATA, rule.comment)
         )
         self._append(_NEWRULE, _CREATE | flags, table, body)
 
@@ -211,7 +226,18 @@ class Batch:
 
     def delete_chain(self, table: Table, chain: str) -> None:
         """Delete an empty chain that nothing enters; EBUSY when it is not so, ENOENT when it is gone."""
-        self._append(_DELCHAIN, 0, table, _string(_CHAIN_TABLE, table.name) + _string(_CHAIN_NAME, chain))
+        self._append(_DELCHAIN, 0, table, string(_CHAIN_TABLE, table.name) + string(_CHAIN_NAME, chain))
+
+    def add(self, kind: int, table: Table, attributes: bytes, *, create: bool = False) -> None:
+        """Append a change that another module packed: `nftset` those of elements.
+
+        Args:
+            kind: the message's number in nf_tables (NEWSET, …).
+            table: the table it is about.
+            attributes: what follows the family.
+            create: make what is named; it is no error when it exists already.
+        """
+        self._append(_SUBSYSTEM | kind, _CREATE if create else 0, table, attributes)
 
     def _append(self, kind: int, flags: int, table: Table, attributes: bytes) -> None:
         self._messages.append((kind, flags, _body(table, attributes)))
@@ -241,7 +267,33 @@ class Nft:
         Raises:
             OSError: the kernel refuses to say.
         """
-        body = _body(table, _string(_CHAIN_TABLE, table.name) + _string(_CHAIN_NAME, chain))
+        found = self._chain(table, chain)
+        return None if found is None else int.from_bytes(found[_CHAIN_USE], "big")
+
+    def decides(self, table: Table, chain: str) -> bool:
+        """Tell whether a base chain decides on packets: by a rule, or by dropping what no rule accepts.
+
+        Raises:
+            OSError: the kernel refuses to say.
+        """
+        found = self._chain(table, chain) or {}
+        return bool(any(found.get(_CHAIN_USE, b"")) or self._drops(found))
+
+    def drops(self, table: Table, chain: str) -> bool:
+        """Tell whether a base chain drops what no rule accepts; a missing one does not.
+
+        Raises:
+            OSError: the kernel refuses to say.
+        """
+        return self._drops(self._chain(table, chain) or {})
+
+    @staticmethod
+    def _drops(found: dict[int, bytes]) -> bool:
+        policy = found.get(_CHAIN_POLICY)
+        return policy is not None and int.from_bytes(policy, "big") != _NF_ACCEPT
+
+    def _chain(self, table: Table, chain: str) -> dict[int, bytes] | None:
+        body = _body(table, string(_CHAIN_TABLE, table.name) + string(_CHAIN_NAME, chain))
         try:
             replies = self._netlink.request(_GETCHAIN, 0, body)
         except OSError as error:
@@ -249,7 +301,34 @@ class Nft:
                 return None
             error.add_note(f"cannot look for chain {chain} of table {table.name}")
             raise
-        return int.from_bytes(attribute_map(replies[0].body, _NFGENMSG)[_CHAIN_USE], "big")
+        return attribute_map(replies[0].body, _NFGENMSG)
+
+    def ask(
+        self, kind: int, table: Table, attributes: bytes, *, dump: bool = False
+    ) -> list[dict[int, bytes]]:
+        """Ask a question that another module packed; return each answer's attributes, none of what is not.
+
+        Args:
+            kind: the message's number in nf_tables.
+            table: the table it is about.
+            attributes: what follows the family.
+            dump: ask for all there is.
+
+        Raises:
+            OSError: the kernel refuses to say.
+        """
+        body = _body(table, attributes)
+        try:
+            if dump:
+                replies = self._netlink.dump(_SUBSYSTEM | kind, body)
+            else:
+                replies = self._netlink.request(_SUBSYSTEM | kind, 0, body)
+        except OSError as error:
+            if error.errno in _ABSENT:
+                return []
+            error.add_note(f"cannot look into table {table.name}")
+            raise
+        return [attribute_map(reply.body, _NFGENMSG) for reply in replies]
 
     def rule(self, table: Table, chain: str, handle: int) -> FoundRule | None:
         """Return a rule by its handle; None when the chain has none of that number.
@@ -272,7 +351,7 @@ class Nft:
         Raises:
             OSError: the kernel refuses to say.
         """
-        key = _string(_RULE_TABLE, table.name) + (_string(_RULE_CHAIN, chain) if chain else b"")
+        key = string(_RULE_TABLE, table.name) + (string(_RULE_CHAIN, chain) if chain else b"")
         try:
             replies = self._netlink.dump(_GETRULE, _body(table, key))
         except OSError as error:
@@ -363,11 +442,13 @@ class Nft:
         return self.commit(plan())
 
 
-def _be32(kind: int, value: int) -> bytes:
+def be32(kind: int, value: int) -> bytes:
+    """Return an attribute of four bytes, the highest first, as nf_tables has them."""
     return attr(kind, (value & 0xFFFFFFFF).to_bytes(4, "big"))
 
 
-def _string(kind: int, text: str) -> bytes:
+def string(kind: int, text: str) -> bytes:
+    """Return an attribute of a name, with the NUL at its end."""
     return attr(kind, text.encode("utf-8", "surrogateescape") + b"\0")
 
 
@@ -376,23 +457,25 @@ def _body(table: Table, attributes: bytes) -> bytes:
 
 
 def _rule_key(table: Table, chain: str, handle: int = 0) -> bytes:
-    key = _string(_RULE_TABLE, table.name) + _string(_RULE_CHAIN, chain)
+    key = string(_RULE_TABLE, table.name) + string(_RULE_CHAIN, chain)
     return key + attr(_RULE_HANDLE, handle.to_bytes(8, "big")) if handle else key
 
 
-def _user_data(kind: int, comment: str) -> bytes:
+def user_data(kind: int, comment: str) -> bytes:
+    """Return user data that holds a comment, cut to what nft takes; nothing for an empty one."""
     if not comment:
         return b""
     data = comment.encode("utf-8", "surrogateescape")[:MAX_COMMENT] + b"\0"
     return attr(kind, bytes((_UDATA_COMMENT, len(data))) + data)
 
 
-def _comment(user_data: bytes) -> str:
+def comment_of(data: bytes) -> str:
+    """Return the comment in user data; empty when there is none."""
     offset = 0
-    while offset + 2 <= len(user_data):
-        kind, length = user_data[offset], user_data[offset + 1]
+    while offset + 2 <= len(data):
+        kind, length = data[offset], data[offset + 1]
         if kind == _UDATA_COMMENT:
-            return netlink.text(user_data[offset + 2 : offset + 2 + length])
+            return netlink.text(data[offset + 2 : offset + 2 + length])
         offset += 2 + length
     return ""
 
@@ -402,6 +485,6 @@ def _found(reply: netlink.Reply) -> FoundRule:
     return FoundRule(
         netlink.text(attributes[_RULE_CHAIN]),
         int.from_bytes(attributes[_RULE_HANDLE], "big"),
-        _comment(attributes.get(_RULE_USERDATA, b"")),
+        comment_of(attributes.get(_RULE_USERDATA, b"")),
         attributes.get(_RULE_EXPRESSIONS, b""),
     )

@@ -39,6 +39,8 @@ _VERDICT_REGISTER = 0
 _FIB_RESULT_ADDRTYPE = 3
 _FIB_F_DADDR = 2
 _RTN_LOCAL = 2  # linux/rtnetlink.h
+_CT_STATE = 0
+_ESTABLISHED, _RELATED = 1 << 1, 1 << 2  # NF_CT_STATE_BIT in linux/netfilter/nf_conntrack_common.h
 _CT_STATUS = 2
 _IPS_DST_NAT = 1 << 5  # linux/netfilter/nf_conntrack_common.h
 _NAT_DNAT = 1
@@ -79,6 +81,18 @@ def address(field: str, prefix: Prefix, *, equal: bool = True) -> bytes:
     return _payload(_NETWORK_HEADER, offset, size) + _masked(mask) + _compare(value, equal=equal)
 
 
+def address_among(field: str, version: int, name: str) -> bytes:
+    """Return `ip saddr @NAME` and the like: the address is an element of a set.
+
+    Args:
+        field: "saddr" or "daddr".
+        version: 4 or 6.
+        name: the set's, of the same table.
+    """
+    size = 4 if version == 4 else 16
+    return _payload(_NETWORK_HEADER, _OFFSETS[field, size], size) + _lookup(name)
+
+
 def protocol(name: str) -> bytes:
     """Return `meta l4proto`: needed before a port.
 
@@ -111,6 +125,30 @@ def iifname(name: str) -> bytes:
 def oifname(name: str) -> bytes:
     """Return `oifname "NAME"`: the interface a packet leaves by, need not exist."""
     return _meta(_META_OIFNAME) + _compare(interface(name))
+
+
+def iifname_among(name: str) -> bytes:
+    """Return `iifname @NAME`: the interface a packet came in by is an element of a set."""
+    return _meta(_META_IIFNAME) + _lookup(name)
+
+
+def oifname_among(name: str) -> bytes:
+    """Return `oifname @NAME`: the interface a packet leaves by is an element of a set."""
+    return _meta(_META_OIFNAME) + _lookup(name)
+
+
+def interfaces_among(name: str) -> bytes:
+    """Return `iifname . oifname @NAME`: the pair of both interfaces is an element of a set."""
+    return _meta(_META_IIFNAME) + _meta(_META_OIFNAME, 2) + _lookup(name)
+
+
+def answers() -> bytes:
+    """Return `ct state established,related`: the packet belongs to a connection that is known already."""
+    return (
+        _expression("ct", _be32(2, _CT_STATE), _be32(1, 1))
+        + _masked(_u32(_ESTABLISHED | _RELATED))
+        + _compare(bytes(4), equal=False)
+    )
 
 
 def mark(value: int) -> bytes:
@@ -212,8 +250,12 @@ def _payload(base: int, offset: int, length: int) -> bytes:
     return _expression("payload", _be32(1, 1), _be32(2, base), _be32(3, offset), _be32(4, length))
 
 
-def _meta(key: int) -> bytes:
-    return _expression("meta", _be32(2, key), _be32(1, 1))
+def _meta(key: int, register: int = 1) -> bytes:
+    return _expression("meta", _be32(2, key), _be32(1, register))
+
+
+def _lookup(name: str) -> bytes:
+    return _expression("lookup", attr_str(1, name), _be32(2, 1))
 
 
 def _compare(value: bytes, *, equal: bool = True) -> bytes:

@@ -67,5 +67,53 @@ def attachments(kind: str) -> list[tuple[str, str, str]]:
     return found
 
 
+def lock(kind: str) -> files.Lock:
+    """Keep other processes of ours out while what notes of a kind are about changes; a context manager."""
+    path = f"{FOLDER}/{kind}/lock"
+    try:
+        return files.Lock(path)
+    except FileNotFoundError:
+        files.make_directory(FOLDER)
+        files.make_directory(f"{FOLDER}/{kind}", 0o700)
+        return files.Lock(path)
+
+
+def claim(kind: str, address: bytes, attachment: tuple[str, str, str]) -> None:
+    """Note whose an address is, in place of whoever had it.
+
+    For rules that do not say themselves whose they are: an address can have passed to another container
+    before the one that had it is deleted.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    write(f"{kind}-addresses", _claim(address), [":".join(attachment)])
+
+
+def claimed(kind: str, address: bytes) -> tuple[str, str, str] | None:
+    """Return the attachment that claimed an address last; None when none has.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    lines = read(f"{kind}-addresses", _claim(address))
+    parts = lines[0].split(":") if lines else []
+    return (parts[0], parts[1], parts[2]) if len(parts) == 3 else None
+
+
+def release(kind: str, address: bytes, attachment: tuple[str, str, str]) -> None:
+    """Throw a claim away, if it is still this attachment's.
+
+    Raises:
+        OSError: it cannot be read or removed.
+    """
+    if claimed(kind, address) == attachment:
+        remove(f"{kind}-addresses", _claim(address))
+
+
+def _claim(address: bytes) -> tuple[str, str, str]:
+    return "address", address.hex(), ""
+
+
 def _path(kind: str, attachment: tuple[str, str, str]) -> str:
     return f"{FOLDER}/{kind}/{':'.join(attachment)}"

@@ -5,6 +5,8 @@ A frozen plugin's LD_LIBRARY_PATH, or a runtime's PATH, must not decide what run
 
 from __future__ import annotations
 
+import posix
+
 from cni_plugins import process
 
 TYPE_CHECKING = False
@@ -28,6 +30,11 @@ class ProgramFailed(OSError):  # noqa: N818 (what happened, as FileNotFoundError
         said = done.stderr.decode("utf-8", "replace").strip() or "nothing on standard error"
         super().__init__(_EIO, f"{program} failed with status {done.status}: {said}")
         self.status = done.status
+
+
+def installed(name: str) -> bool:
+    """Tell whether a program is there."""
+    return any(posix.access(f"{folder}/{name}", posix.X_OK) for folder in _FOLDERS)
 
 
 def run(name: str, arguments: Sequence[str], stdin: bytes = b"") -> bytes:

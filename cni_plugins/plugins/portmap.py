@@ -12,8 +12,9 @@ from __future__ import annotations
 
 from cni_plugins.attach import hostports_nftables
 from cni_plugins.attach.undo import Teardown, Undo
-from cni_plugins.kernel import link, notes, route, sysctl
+from cni_plugins.kernel import link, nftprobe, notes, route, sysctl
 from cni_plugins.kernel.netlink import NETLINK_NETFILTER, Netlink
+from cni_plugins.kernel.nft import IPV4, IPV6, Table
 from cni_plugins.lazy import Lazy
 from cni_plugins.rules.portmap import (
     IPTABLES,
@@ -47,6 +48,7 @@ else:
 
 _KIND = "portmap"
 _FAMILIES = (4, 6)
+_NFPROTO = {4: IPV4, 6: IPV6}
 
 
 def add(request: Request) -> Result:
@@ -85,7 +87,7 @@ def _forward(
         try:
             hostports_nftables.forward(request.conf, request.container_id, wanted, note.addresses, note)
         except OSError as error:
-            fallback = not chosen and error.errno in hostports_nftables.UNUSABLE and iptables.available(4)
+            fallback = not chosen and error.errno in nftprobe.UNUSABLE and iptables.available(4)
             if not fallback:
                 raise
             note.backend = IPTABLES
@@ -141,7 +143,7 @@ def check(request: Request) -> None:
 def status(request: Request) -> None:
     """Tell whether the backend that ADD would take works."""
     chosen = backend(request.conf)
-    if chosen != IPTABLES and hostports_nftables.usable():
+    if chosen != IPTABLES and nftprobe.usable():
         return
     if chosen != NFTABLES and iptables.available(4):
         return
@@ -181,7 +183,7 @@ def _attachment(request: Request) -> Attachment:
 def _remove(attachment: Attachment, note: Note | None) -> None:
     """Remove an attachment's rules: what the note says, or without one whatever either backend has."""
     network, container_id, _ifname = attachment
-    if note.backend == NFTABLES if note else hostports_nftables.usable():
+    if note.backend == NFTABLES if note else nftprobe.usable():
         noted = note.rules if note else None
         hostports_nftables.remove(container_id, noted, lambda: _rules_of_others(attachment))
     if note is not None and note.backend != IPTABLES:
@@ -205,7 +207,9 @@ def _rules_of_others(attachment: Attachment) -> list[tuple[int, str, int]]:
 def _iptables_may_hold(version: int, chain: str) -> bool:
     """Tell whether it is worth to start iptables: it works on nf_tables, or on x_tables, which tells less."""
     table = portmap_iptables.TABLE
-    return hostports_nftables.holds_chain(version, table, chain) or iptables.legacy_in_use(version, table)
+    return nftprobe.holds_chain(Table(_NFPROTO[version], table), chain) or iptables.legacy_in_use(
+        version, table
+    )
 
 
 def _let_localhost_out(address: bytes) -> None:

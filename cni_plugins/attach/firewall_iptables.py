@@ -1,0 +1,81 @@
+"""Forwarded packets let through by iptables: where it decides on them, or is asked for."""
+
+from __future__ import annotations
+
+from cni_plugins.attach.programs import ProgramErrors
+from cni_plugins.kernel import iptables
+from cni_plugins.kernel.programs import ProgramFailed
+from cni_plugins.rules.firewall_iptables import (
+    CHAIN,
+    TABLE,
+    address_rules,
+)
+from cni_plugins.spec.errors import CheckFailedError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from cni_plugins.address import Prefix
+    from cni_plugins.rules.firewall_iptables import Frame
+
+
+def add(frame: Frame, family: int, addresses: Sequence[Prefix], *, known: bool = False) -> None:
+    """Add the rules of addresses, and what all share where it is missing: all of it, or nothing.
+
+    Args:
+        frame: what all share.
+        family: 4 or 6.
+        addresses: the container's of this family; with none, the shared rules alone.
+        known: there may be rules of these addresses already, which are not to be made twice.
+
+    Raises:
+        ProgramError: iptables failed.
+    """
+    rules = address_rules(addresses)
+    with ProgramErrors():
+        if not known:
+            try:
+                checks = [f"-C {rule}" for _add, rule in frame.rules]
+                iptables.restore(family, TABLE, [*checks, *[f"-A {rule}" for rule in rules]])
+            except ProgramFailed:
+                pass  # most likely something shared is missing; if not, it fails again and says so
+            else:
+                return
+        with iptables.lock():
+            there = set(iptables.rules(family, TABLE))
+            own = [f"-A {rule}" for rule in rules if f"-A {rule}" not in there]
+            iptables.restore(family, TABLE, [*frame.missing(there), *own])
+
+
+def remove(family: int, addresses: Sequence[Prefix]) -> None:
+    """Remove every rule of addresses; none there is no error.
+
+    Args:
+        family: 4 or 6.
+        addresses: of this family.
+
+    Raises:
+        ProgramError: iptables failed.
+    """
+    gone = {f"-A {rule}" for rule in address_rules(addresses)}
+    with ProgramErrors(), iptables.lock():
+        found = [line for line in iptables.rules(family, TABLE, CHAIN) if line in gone]
+        if found:
+            iptables.restore(family, TABLE, [f"-D{line.removeprefix('-A')}" for line in found])
+
+
+def check(frame: Frame, family: int, addresses: Sequence[Prefix]) -> None:
+    """Compare the kernel's rules with those that `add` adds.
+
+    Raises:
+        CheckFailedError: one is missing; the message quotes it.
+        ProgramError: iptables is not installed.
+    """
+    rules = [*[rule for _add, rule in frame.rules], *address_rules(addresses)]
+    with ProgramErrors():
+        if iptables.holds(family, TABLE, rules):
+            return
+        for rule in rules:
+            if not iptables.holds(family, TABLE, [rule]):
+                raise CheckFailedError(f"the iptables rule is missing in table {TABLE}: {rule}")
