@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from integration.checks import OUTSIDE4, V4, V6, outside, ping
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from integration.node import Node
 
 OF = {"ip": "iptables", "ip6": "ip6tables"}
@@ -64,23 +67,35 @@ def blocked(node: Node, netns: str, target: str = OUTSIDE4) -> bool:
     return not ping(node, netns, target, wait=0.4)
 
 
-def start_firewalld(node: Node) -> None:
-    """Start a message bus and Debian's firewalld inside, and wait until it is on the bus.
+@contextmanager
+def firewalld(node: Node) -> Iterator[None]:
+    """Run a message bus and Debian's firewalld inside; the block begins when it is on the bus.
 
     Raises:
         TimeoutError: it was not there within half a minute.
     """
     os.makedirs(node.path("/run/dbus"))
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    node.popen(["dbus-daemon", "--system", "--nofork", "--nopidfile"], **quiet)
-    _wait_for(node, ["test", "-S", "/run/dbus/system_bus_socket"])
-    node.popen(["firewalld", "--nofork", "--nopid"], **quiet)
-    _wait_for(node, ["firewall-cmd", "--state"])
+    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    bus = node.popen(["dbus-daemon", "--system", "--nofork", "--nopidfile"], **quiet)
+    with _ended(bus):
+        _wait_for(node, ["test", "-S", "/run/dbus/system_bus_socket"])
+        with _ended(node.popen(["firewalld", "--nofork", "--nopid"], **quiet)):
+            _wait_for(node, ["firewall-cmd", "--state"])
+            yield
 
 
 def zone_sources(node: Node, zone: str) -> set[str]:
     """Return the sources of a zone, as firewall-cmd prints them."""
     return set(node.run(["firewall-cmd", f"--zone={zone}", "--list-sources"]).stdout.decode().split())
+
+
+@contextmanager
+def _ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
 
 
 def _wait_for(node: Node, command: list[str]) -> None:

@@ -28,8 +28,6 @@ from integration.firewalls import (
     elements,
     iptables,
     reachable_outside,
-    start_firewalld,
-    zone_sources,
 )
 
 if TYPE_CHECKING:
@@ -102,15 +100,14 @@ def test_nftables_where_iptables_has_no_say(node: Node) -> None:
     assert "cni_plugins_firewall" in node.ruleset()
     assert "FORWARD" not in node.ruleset()
     # What comes last in the chain is for those that are not the pods'
-    node.run(["nft", *"add rule inet cni_plugins_firewall forward drop".split()])
+    node.run(["nft", "add rule inet cni_plugins_firewall forward drop"])
     for target in (OUTSIDE4, OUTSIDE6, address_of(two)):
         assert ping(node, "c1", target)
     assert blocked(node, "c2")
     assert blocked(node, "c2", OUTSIDE6)
     assert blocked(node, "outside", address_of(one))
     # The administrator's chain goes first, and an ADD leaves it as it is
-    rule = f"add rule inet cni_plugins_firewall admin ip daddr {OUTSIDE4} drop"
-    node.run(["nft", *rule.split()])
+    node.run(["nft", f"add rule inet cni_plugins_firewall admin ip daddr {OUTSIDE4} drop"])
     node.add("firewall", conf(two), container="c2", netns="c2")
     assert blocked(node, "c1")
     assert ping(node, "c2", OUTSIDE6)
@@ -322,46 +319,3 @@ def test_status(node: Node) -> None:
     assert status(node, ingressPolicy="closed")[0] == 7
     os.unlink(node.path("/etc/alternatives/iptables"))
     assert status(node, backend="iptables") == (50, "iptables cannot be used on this host")
-
-
-def test_firewalld(node: Node) -> None:
-    start_firewalld(node)
-    reachable_outside(node)
-    (one, two) = pods(node, dual_stack(), "c1", "c2")
-    for zone, device in (("block", "br0"), ("public", "uplink")):
-        node.run(["firewall-cmd", f"--zone={zone}", f"--add-interface={device}"])
-    assert blocked(node, "c1")
-    host = f"{address_of(one)}/32"
-    hosts = {host, f"{address_of(one, 1)}/128"}
-    given = conf(one)
-    for _time in range(2):
-        assert node.add("firewall", given, container="c1", netns="c1") == one
-    assert zone_sources(node, "trusted") == hosts
-    assert ping(node, "c1", OUTSIDE4)
-    assert ping(node, "c1", OUTSIDE6)
-    assert blocked(node, "c2")
-    assert status(node) == (0, "")
-    assert check(node, "firewall", given, one) == ""
-    node.run(["firewall-cmd", "--zone=trusted", f"--remove-source={host}"])
-    assert host in check(node, "firewall", given, one)
-    for _time in range(2):
-        node.delete("firewall", conf(), container="c1")
-    assert zone_sources(node, "trusted") == set()
-    assert notes(node) == set()
-    # Another zone; a zone that is not; an address that is in another zone already
-    home = conf(two, firewalldZone="home", backend="firewalld", ingressPolicy="same-bridge")
-    node.add("firewall", home, container="c2", netns="c2")
-    assert f"{address_of(two)}/32" in zone_sources(node, "home")
-    assert check(node, "firewall", home, two, container="c2", netns="c2") == ""
-    assert "CNI-FORWARD" not in "".join(iptables(node))
-    assert "CNI-ISOLATION-STAGE-1" in "".join(iptables(node, "FORWARD"))
-    node.run(["iptables", "-F", "CNI-ISOLATION-STAGE-2"])
-    assert "STAGE-2" in check(node, "firewall", home, two, container="c2", netns="c2")
-    for zone, container in (("nowhere", "c1"), ("work", "c9")):
-        wrong = conf(one if container == "c1" else two, firewalldZone=zone)
-        error = refusal(node, "ADD", "firewall", wrong, container=container, netns="c1")
-        assert (error["code"], zone in error["msg"]) == (106, True), error
-    assert f"{address_of(two)}/32" in zone_sources(node, "home")
-    gone = conf(**{"cni.dev/valid-attachments": []})
-    assert node.cni("GC", "firewall", gone) == (0, None)
-    assert zone_sources(node, "home") == set()

@@ -1,4 +1,7 @@
-"""Forwarded packets let through by iptables: where it decides on them, or is asked for."""
+"""Forwarded packets let through by iptables: where it decides on them, or is asked for.
+
+What adds and removes keeps others out meanwhile (`notes.lock`): each looks, then changes.
+"""
 
 from __future__ import annotations
 
@@ -42,10 +45,9 @@ def add(frame: Frame, family: int, addresses: Sequence[Prefix], *, known: bool =
                 pass  # most likely something shared is missing; if not, it fails again and says so
             else:
                 return
-        with iptables.lock():
-            there = set(iptables.rules(family, TABLE))
-            own = [f"-A {rule}" for rule in rules if f"-A {rule}" not in there]
-            iptables.restore(family, TABLE, [*frame.missing(there), *own])
+        there = set(iptables.rules(family, TABLE))
+        own = [f"-A {rule}" for rule in rules if f"-A {rule}" not in there]
+        iptables.restore(family, TABLE, [*frame.missing(there), *own])
 
 
 def remove(family: int, addresses: Sequence[Prefix]) -> None:
@@ -59,7 +61,7 @@ def remove(family: int, addresses: Sequence[Prefix]) -> None:
         ProgramError: iptables failed.
     """
     gone = {f"-A {rule}" for rule in address_rules(addresses)}
-    with ProgramErrors(), iptables.lock():
+    with ProgramErrors():
         found = [line for line in iptables.rules(family, TABLE, CHAIN) if line in gone]
         if found:
             iptables.restore(family, TABLE, [f"-D{line.removeprefix('-A')}" for line in found])

@@ -141,6 +141,8 @@ class Lock:
     Args:
         path: the file; made when it is missing.
         mode: permissions of a file that is made.
+        inherit: programs started meanwhile hold it too: one that outlives us, when we are killed, keeps
+            others out until it has done its work.
 
     Raises:
         FileNotFoundError: its directory does not exist.
@@ -149,12 +151,13 @@ class Lock:
 
     __slots__ = ("_fd",)
 
-    def __init__(self, path: str, mode: int = 0o600) -> None:
+    def __init__(self, path: str, mode: int = 0o600, *, inherit: bool = False) -> None:
         try:
             self._fd = posix.open(path, _CREATE | posix.O_RDWR, mode)
         except OSError as error:
             raise _about(error, "open the lock", path) from None
         try:
+            posix.set_inheritable(self._fd, inherit)
             fcntl.flock(self._fd, fcntl.LOCK_EX)
         except OSError as error:
             posix.close(self._fd)

@@ -28,11 +28,32 @@ def write(kind: str, attachment: tuple[str, str, str], lines: list[str]) -> None
     path = _path(kind, attachment)
     data = "".join(f"{line}\n" for line in lines).encode()
     try:
-        files.write_atomic(path, data)
+        _put(kind, path, data)
     except FileNotFoundError:
         files.make_directory(FOLDER)
         files.make_directory(f"{FOLDER}/{kind}", 0o700)
+        _put(kind, path, data)
+
+
+def _put(kind: str, path: str, data: bytes) -> None:
+    # A new one leaves no trace of a process that is killed; one that replaces another may (see `sweep`).
+    with files.NewFile(f"{FOLDER}/{kind}", files.temporary_name(path), data) as file:
+        if file.place(path):
+            return
+    if files.read(path) != data:
         files.write_atomic(path, data)
+
+
+def sweep(kind: str) -> None:
+    """Throw away what processes left that were killed while they replaced a note; for the holder of the lock."""
+    for folder in (f"{FOLDER}/{kind}", f"{FOLDER}/{kind}-addresses"):
+        try:
+            names = posix.listdir(folder)
+        except FileNotFoundError:
+            continue
+        for name in names:
+            if name.startswith("."):
+                posix.unlink(f"{folder}/{name}")
 
 
 def read(kind: str, attachment: tuple[str, str, str]) -> list[str] | None:
@@ -68,14 +89,17 @@ def attachments(kind: str) -> list[tuple[str, str, str]]:
 
 
 def lock(kind: str) -> files.Lock:
-    """Keep other processes of ours out while what notes of a kind are about changes; a context manager."""
+    """Keep other processes of ours out while what notes of a kind are about changes; a context manager.
+
+    A program that was started meanwhile holds it until its end, even if we are killed.
+    """
     path = f"{FOLDER}/{kind}/lock"
     try:
-        return files.Lock(path)
+        return files.Lock(path, inherit=True)
     except FileNotFoundError:
         files.make_directory(FOLDER)
         files.make_directory(f"{FOLDER}/{kind}", 0o700)
-        return files.Lock(path)
+        return files.Lock(path, inherit=True)
 
 
 def claim(kind: str, address: bytes, attachment: tuple[str, str, str]) -> None:

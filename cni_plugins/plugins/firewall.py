@@ -164,6 +164,7 @@ def gc(request: Request) -> None:
     valid = request.valid_attachments()
     teardown = Teardown()
     with notes.lock(_KIND):
+        notes.sweep(_KIND)
         for attachment in notes.attachments(_KIND):
             if attachment[0] == request.network and attachment[1:] not in valid:
                 note = Note.parse(notes.read(_KIND, attachment))
