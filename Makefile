@@ -12,8 +12,8 @@ BUNDLE := dist/cni
 WORKERS ?= 3
 
 BUILD_PACKAGES := binutils gcc libc6-dev libpython3.11 libpython3.11-dev python3-venv
-TEST_PACKAGES := busybox-static conntrack containerd containernetworking-plugins etcd-client etcd-server iperf3 iproute2 iptables \
-	iputils-ping nftables runc util-linux
+TEST_PACKAGES := busybox-static conntrack containerd containernetworking-plugins dbus etcd-client etcd-server \
+	firewalld iperf3 iproute2 iptables iputils-ping nftables runc strace util-linux
 VM_PACKAGES := busybox-static kmod qemu-system-x86 util-linux
 KERNEL := .work/vm/kernel
 SOURCES := $(shell find cni_plugins conflist ipam build -type f -not -name '*.pyc')

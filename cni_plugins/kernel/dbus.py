@@ -187,7 +187,7 @@ class _Reader:
 
     def fields(self, end: int) -> dict[int, str | int]:
         found: dict[int, str | int] = {}
-        while self._at < end:
+        while (self._at + 7) & ~7 < end:
             self._at = (self._at + 7) & ~7
             code = self._message[self._at]
             self._at += 1

@@ -45,7 +45,7 @@ def _put(kind: str, path: str, data: bytes) -> None:
 
 
 def sweep(kind: str) -> None:
-    """Throw away what processes left that were killed while they replaced a note; for the holder of the lock."""
+    """Throw away what killed processes left that were replacing a note; for the holder of the lock."""
     for folder in (f"{FOLDER}/{kind}", f"{FOLDER}/{kind}-addresses"):
         try:
             names = posix.listdir(folder)
