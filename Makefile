@@ -15,7 +15,10 @@ BUILD_PACKAGES := binutils gcc libc6-dev libpython3.11 libpython3.11-dev python3
 TEST_PACKAGES := busybox-static conntrack containerd containernetworking-plugins dbus etcd-client etcd-server \
 	firewalld iperf3 iproute2 iptables iputils-ping nftables runc strace util-linux
 VM_PACKAGES := busybox-static kmod qemu-system-x86 util-linux
+KUBE_PACKAGES := dpkg-dev golang-go kubernetes-client openssl rsync
 KERNEL := .work/vm/kernel
+# Built from Debian's source in ten minutes, so it is kept outside of the tree.
+KUBE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/cni-plugins/kubernetes
 SOURCES := $(shell find cni_plugins conflist ipam build -type f -not -name '*.pyc')
 
 .PHONY: help
@@ -33,6 +36,10 @@ test: lint $(BUNDLE)/.built .work/test-packages ## Check style, types and layers
 .PHONY: test-vm
 test-vm: $(BUNDLE)/.built $(KERNEL)/.unpacked .work/test-packages .work/vm-packages ## Run the tests marked `kernel` on Debian's kernel, in a VM (ARGS=… for pytest)
 	@SUITE_BIN=$(BUNDLE) $(BIN)/python -m integration.vm $(KERNEL) $(ARGS)
+
+.PHONY: test-kube
+test-kube: $(KUBE)/kubelet .work/test-packages ## Run flanneld's tests against a real apiserver, built once into KUBE=…
+	@KUBE_BIN=$(KUBE) $(BIN)/pytest $(or $(ARGS),integration/kube)
 
 .PHONY: lint
 lint: $(VENV)/.made ## Check style, types and layers
@@ -83,11 +90,16 @@ $(KERNEL)/.unpacked: integration/vm/kernel.py | .work/vm-packages
 	@$(PYTHON) -m integration.vm.kernel $(@D)
 	@touch $@
 
+$(KUBE)/kubelet: | $(VENV)/.made .work/kube-packages
+	@mkdir -p $(dir $(@D))
+	@$(BIN)/python -m integration.kube.build $(@D)
+
 # Debian's packages are installed only when one is missing, so that a second run asks nobody.
 .work/build-packages: PACKAGES = $(BUILD_PACKAGES)
 .work/test-packages: PACKAGES = $(TEST_PACKAGES)
 .work/vm-packages: PACKAGES = $(VM_PACKAGES)
-.work/build-packages .work/test-packages .work/vm-packages: Makefile
+.work/kube-packages: PACKAGES = $(KUBE_PACKAGES)
+.work/build-packages .work/test-packages .work/vm-packages .work/kube-packages: Makefile
 	@mkdir -p $(@D)
 	@dpkg -s $(PACKAGES) >/dev/null 2>&1 || { echo "installing $(PACKAGES) …"; \
 		apt-get update -qq; DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $(PACKAGES) >/dev/null; }

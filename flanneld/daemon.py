@@ -187,7 +187,7 @@ class Daemon:
             self._changed.set()
 
     async def _apply(self, backend: Backend) -> None:
-        """Bring the kernel, then subnet.env, up to date with every change; those that come at once are one."""
+        """Bring the kernel, then subnet.env, up to date; changes that come at once are one."""
         while True:
             await self._changed.wait()
             self._changed.clear()

@@ -1,0 +1,23 @@
+"""These tests run only where `make test-kube` says where the control plane is: building it takes minutes."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from integration.kube.cluster import Cluster
+from integration.node import Node
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+collect_ignore_glob = [] if os.environ.get("KUBE_BIN") else ["test_*.py"]
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """A control plane in a node of its own, for tests that leave it as they found it."""
+    with Node() as node, Cluster(node, os.environ["KUBE_BIN"]) as made:
+        yield made
