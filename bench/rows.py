@@ -124,6 +124,19 @@ ROWS = (
         peer=_masquerade_portmap,
         targets={"add": 0.8, "delete": 0.5},
     ),
+    Row(
+        "firewall",
+        "bridge, firewall as each chooses",
+        ours=lambda side: [side.bridge(masquerade=False), side.firewall()],
+        targets={"add": 0.9, "delete": 0.9},
+    ),
+    Row(
+        "firewall-iptables",
+        "bridge, firewall by iptables",
+        ours=lambda side: [side.bridge(masquerade=False), side.firewall("iptables")],
+        targets={"add": 0.9},
+        verbs=("add", "check", "delete"),
+    ),
     Row("loopback", "loopback", ours=lambda _side: [{"type": "loopback"}], targets={}),
     Row(
         "version",

@@ -62,6 +62,10 @@ class Side:
         """Return portmap as most lists have it."""
         return {"type": "portmap", "capabilities": {"portMappings": True}}
 
+    def firewall(self, backend: str = "") -> dict[str, Any]:
+        """Return firewall as most lists have it, or with a backend."""
+        return {"type": "firewall", "backend": backend}
+
     def flannel(self) -> dict[str, Any]:
         """Return flannel, whose delegate becomes what `bridge` returns, with masquerade."""
         return {

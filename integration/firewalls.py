@@ -8,7 +8,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from integration.checks import OUTSIDE4, V4, V6, outside, ping
+from integration.checks import OUTSIDE4, V4, V6, files, outside, ping
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from integration.node import Node
 
 OF = {"ip": "iptables", "ip6": "ip6tables"}
+FORWARD = '-A FORWARD -m comment --comment "CNI firewall plugin rules" -j CNI-FORWARD'
+"""The rule by which iptables comes to the pods' rules."""
+BACKENDS = ("nftables", "iptables")
 DEADLINE = 30
 
 
@@ -65,6 +68,34 @@ def reachable_outside(node: Node) -> None:
 def blocked(node: Node, netns: str, target: str = OUTSIDE4) -> bool:
     """Tell whether no answer comes from a target that would answer at once."""
     return not ping(node, netns, target, wait=0.4)
+
+
+def admin(name: str = "CNI-ADMIN") -> str:
+    """Return the rule that leads to the administrator's chain."""
+    return f'-A CNI-FORWARD -m comment --comment "CNI firewall plugin admin overrides" -j {name}'
+
+
+def accepted(address: str) -> list[str]:
+    """Return the rules of an address."""
+    return [
+        f"-A CNI-FORWARD -d {address} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+        f"-A CNI-FORWARD -s {address} -j ACCEPT",
+    ]
+
+
+def notes(node: Node) -> set[str]:
+    """Return what firewall has noted."""
+    return {path for path in files(node) if "/firewall" in path}
+
+
+def traces(node: Node) -> list[str]:
+    """Return what is left of pods in either backend and in the notes."""
+    rules = [line for family in (4, 6) for line in iptables(node, family=family) if "ACCEPT" in line]
+    return [
+        *[line for line in rules if not line.startswith("-P")],
+        *[elements(node, name) for name in ("pods4", "pods6") if elements(node, name)],
+        *sorted(notes(node)),
+    ]
 
 
 @contextmanager

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING, Any
+import sys
+from typing import TYPE_CHECKING
 
 import pytest
 
+from integration import suite
 from integration.checks import (
     OUTSIDE4,
     OUTSIDE6,
@@ -14,54 +16,29 @@ from integration.checks import (
     bridge,
     check,
     dual_stack,
-    files,
     ipam,
     ping,
     pods,
     refusal,
 )
 from integration.firewalls import (
+    BACKENDS,
+    FORWARD,
+    accepted,
+    admin,
     blocked,
     choose_iptables,
     conf,
     drop_forwarded,
-    elements,
     iptables,
     reachable_outside,
+    traces,
 )
 
 if TYPE_CHECKING:
     from integration.node import Node
 
-FORWARD = '-A FORWARD -m comment --comment "CNI firewall plugin rules" -j CNI-FORWARD'
 POLICY = '-m comment --comment "CNI firewall plugin rules (ingressPolicy: same-bridge)"'
-BACKENDS = ("nftables", "iptables")
-
-
-def admin(name: str = "CNI-ADMIN") -> str:
-    return f'-A CNI-FORWARD -m comment --comment "CNI firewall plugin admin overrides" -j {name}'
-
-
-def accepted(address: str) -> list[str]:
-    return [
-        f"-A CNI-FORWARD -d {address} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
-        f"-A CNI-FORWARD -s {address} -j ACCEPT",
-    ]
-
-
-def notes(node: Node) -> set[str]:
-    """Return what firewall has noted."""
-    return {path for path in files(node) if "/firewall" in path}
-
-
-def traces(node: Node) -> list[str]:
-    """Return what is left of pods in either backend and in the notes."""
-    rules = [line for family in (4, 6) for line in iptables(node, family=family) if "ACCEPT" in line]
-    return [
-        *[line for line in rules if not line.startswith("-P")],
-        *[elements(node, name) for name in ("pods4", "pods6") if elements(node, name)],
-        *sorted(notes(node)),
-    ]
 
 
 @pytest.mark.parametrize("variant", ["nft", "legacy"])
@@ -190,132 +167,18 @@ def test_admin_chain(node: Node) -> None:
     assert traces(node) == []
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_check_finds_each_missing_piece(node: Node, backend: str) -> None:
-    (result,) = pods(node, dual_stack(), "c1")
-    given = conf(result, backend=backend, ingressPolicy="isolated")
-    node.add("firewall", given, netns="c1")
-    if backend == "iptables":
-        saved = {
-            family: [line[3:] for line in iptables(node, family=family) if line[:2] == "-A"]
-            for family in (4, 6)
-        }
-        for family, rules in saved.items():
-            program = "iptables" if family == 4 else "ip6tables"
-            for rule in rules:
-                table = f"*filter\n-D {rule}\nCOMMIT\n"
-                node.run([f"{program}-restore", "--noflush"], stdin=table.encode())
-                said = check(node, "firewall", given, result)
-                assert rule.split(" ")[0] in said, (rule, said)
-                node.add("firewall", given, netns="c1")
-                assert check(node, "firewall", given, result) == ""
-        return
-    four, six = address_of(result), address_of(result, 1)
-    table = "inet cni_plugins_firewall"
-    for broken, said in (
-        (f"delete element {table} pods4 {{ {four} }}", four),
-        (f"delete element {table} pods6 {{ {six} }}", six),
-        (f'delete element {table} bridges {{ "br0" }}', "bridge br0"),
-        (f'delete element {table} isolated {{ "br0" . "br0" }}', "bridge br0"),
-        (f'delete element {table} inside {{ "br0" . "br0" }}', "bridge br0"),
-        (f"flush chain {table} isolation", "not as firewall makes them"),
-        (f"flush chain {table} forward", "not as firewall makes them"),
-        ("flush ruleset", "not as firewall makes them"),
-    ):
-        node.run(["nft", broken])
-        assert said in check(node, "firewall", given, result), broken
-        node.add("firewall", given, netns="c1")
-        assert check(node, "firewall", given, result) == ""
-
-
-def test_check_finds_that_iptables_drops_since(node: Node) -> None:
-    (result,) = pods(node, bridge(), "c1")
-    node.add("firewall", conf(result), netns="c1")
-    assert check(node, "firewall", conf(result), result) == ""
+def test_podmans_list(node: Node) -> None:
+    """The whole list as podman writes it, on a host that drops what it forwards."""
+    reachable_outside(node)
     drop_forwarded(node)
-    assert "now it drops them" in check(node, "firewall", conf(result), result)
-    # Attached anew it is iptables' and nothing is left in the other place
-    node.add("firewall", conf(result), netns="c1")
-    assert check(node, "firewall", conf(result), result) == ""
-    assert elements(node, "pods4") == ""
-    node.delete("firewall", conf(), netns="c1")
+    node.netns("c1")
+    examples = os.path.join(suite.ROOT, "conflist/examples")
+    env = {"NETCONFPATH": examples, "PYTHONPATH": suite.ROOT, "CNI_PATH": node.plugins}
+    before = len(iptables(node))
+    for verb in ("add", "check", "del", "del"):
+        node.run([sys.executable, "-m", "conflist", verb, "podman", "/run/netns/c1"], env)
+        if verb == "check":
+            assert ping(node, "c1", OUTSIDE4)
+            assert len(iptables(node)) == before + 2 + 2 + 2
     assert traces(node) == []
-    node.add("firewall", conf(result, backend="nftables"), netns="c1")
-    assert check(node, "firewall", conf(result, backend="nftables"), result) == ""
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_an_address_that_passed_to_another(node: Node, backend: str) -> None:
-    (result,) = pods(node, dual_stack(), "c1")
-    given = conf(result, backend=backend)
-    node.add("firewall", given, container="old", netns="c1")
-    node.add("firewall", given, container="new", netns="c1")
-    node.delete("firewall", given, container="old")
-    node.delete("firewall", given, container="old")
-    assert check(node, "firewall", given, result, container="new") == ""
-    collect = conf(**{"cni.dev/valid-attachments": [{"containerID": "new", "ifname": "eth0"}]})
-    assert node.cni("GC", "firewall", collect) == (0, None)
-    assert check(node, "firewall", given, result, container="new") == ""
-    node.delete("firewall", given, container="new")
-    assert traces(node) == []
-
-
-def test_gc_of_both_backends(node: Node) -> None:
-    (result,) = pods(node, dual_stack(), "c1")
-    for number, (name, backend) in enumerate((("a", "nftables"), ("b", "nftables"), ("c", "iptables"))):
-        ips = [{"address": f"10.77.0.{10 + number}/24"}, {"address": f"fd00:77::{10 + number}/64"}]
-        node.add("firewall", conf({**result, "ips": ips}, backend=backend), container=name, netns="c1")
-    ips = [{"address": "10.77.0.20/24"}]
-    node.add("firewall", conf({**result, "ips": ips}, name="else"), container="d", netns="c1")
-    os.unlink(node.path("/run/cni/firewall/net:b:eth0"))
-    keep = conf(**{"cni.dev/valid-attachments": [{"containerID": "a", "ifname": "eth0"}]})
-    assert node.cni("GC", "firewall", keep) == (0, None)
-    assert "10.77.0.10 " in elements(node, "pods4")
-    assert "10.77.0.11 " not in elements(node, "pods4")
-    assert [line for line in iptables(node, "CNI-FORWARD") if "10.77.0.12/" in line] == []
-    none = conf(**{"cni.dev/valid-attachments": []})
-    assert node.cni("GC", "firewall", none) == (0, None)
-    assert elements(node, "pods4") == ""
-    assert len([line for line in iptables(node, "CNI-FORWARD") if "10.77.0.20/" in line]) == 2
-    assert node.cni("GC", "firewall", {**none, "name": "else"}) == (0, None)
-    assert [line for line in traces(node) if "address:" not in line] == []
-
-
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_delete_without_the_note(node: Node, backend: str) -> None:
-    (result,) = pods(node, bridge(), "c1")
-    node.add("firewall", conf(result, backend=backend), netns="c1")
-    os.unlink(node.path("/run/cni/firewall/net:c1:eth0"))
-    # nftables knows by the comment, iptables by the addresses alone; the backend is another by now
-    node.delete("firewall", conf(None if backend == "nftables" else result, backend="nftables"))
-    assert [line for line in traces(node) if "address:" not in line] == []
-
-
-@pytest.mark.parametrize("version", ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0"])
-def test_every_version_of_the_specification(node: Node, version: str) -> None:
-    (result,) = pods(node, dual_stack(cniVersion=version), "c1")
-    given = conf(result, cniVersion=version)
-    assert node.add("firewall", given, netns="c1") == result
-    assert elements(node, "pods4")
-    assert elements(node, "pods6")
-    node.delete("firewall", given, netns="c1")
-    assert traces(node) == []
-
-
-def status(node: Node, **keys: Any) -> tuple[int, str]:
-    answered, error = node.cni("STATUS", "firewall", conf(**keys))
-    return (0, "") if answered == 0 else (error["code"], error["msg"])
-
-
-def test_status(node: Node) -> None:
-    for keys in ({}, {"backend": "nftables"}, {"backend": "iptables"}, {"ingressPolicy": "isolated"}):
-        assert status(node, **keys) == (0, "")
-    assert node.ruleset() == ""
-    assert status(node, backend="firewalld") == (50, "firewalld is not on the system's message bus")
-    node.run(["sysctl", "-qw", "net.bridge.bridge-nf-call-iptables=0"])
-    code, said = status(node, ingressPolicy="isolated")
-    assert (code, "ports of a bridge" in said) == (50, True)
-    assert status(node, ingressPolicy="same-bridge") == (0, "")
-    assert status(node, ingressPolicy="closed")[0] == 7
-    os.unlink(node.path("/etc/alternatives/iptables"))
-    assert status(node, backend="iptables") == (50, "iptables cannot be used on this host")
+    assert list(node.links("c1")) == ["lo"]

@@ -42,9 +42,9 @@ def test_defaults() -> None:
 
 
 def test_a_chain_asks_for_iptables() -> None:
-    assert wanted(iptablesAdminChainName="OURS").backend == "iptables"
-    assert wanted(iptablesAdminChainName="OURS", backend="firewalld").backend == "firewalld"
-    assert wanted(iptablesAdminChainName="OURS", firewalldZone="home").backend == ""
+    asked = wanted(iptablesAdminChainName="OURS")
+    assert (asked.backend, asked.admin_chain, asked.own_chain) == ("", "OURS", True)
+    assert not wanted().own_chain
 
 
 @pytest.mark.parametrize("name", ["a b", "a" * 29, "-j", "!x", 'a"b', "a\\b", "ä", "a\nb"])

@@ -184,7 +184,7 @@ def _choose(wanted: Wanted) -> str:
         return wanted.backend
     if firewalld.running():
         return FIREWALLD
-    if not nftprobe.usable():
+    if wanted.own_chain or not nftprobe.usable():
         return IPTABLES
     if firewall_nftables.iptables_decides() and (
         programs.installed("iptables") or firewall_nftables.iptables_drops(tuple(IPTABLES_TABLES))

@@ -25,6 +25,7 @@ class Wanted:
     Attributes:
         backend: FIREWALLD, IPTABLES or NFTABLES; empty: whichever fits the host.
         admin_chain: the iptables chain that goes first.
+        own_chain: whether that was configured: then iptables goes before nftables.
         zone: firewalld's zone.
         policy: OPEN, SAME_BRIDGE or ISOLATED.
 
@@ -32,7 +33,7 @@ class Wanted:
         InvalidConfigError: a value is not known, or keys contradict each other.
     """
 
-    __slots__ = ("admin_chain", "backend", "policy", "zone")
+    __slots__ = ("admin_chain", "backend", "own_chain", "policy", "zone")
 
     def __init__(self, conf: FirewallConf) -> None:
         self.backend = conf.backend or ""
@@ -47,14 +48,14 @@ class Wanted:
             raise InvalidConfigError(
                 f"unknown ingress policy: {self.policy!r}", f"known are {OPEN}, {SAME_BRIDGE} and {ISOLATED}"
             )
-        if conf.iptables_admin_chain_name:
+        self.own_chain = bool(conf.iptables_admin_chain_name)
+        if self.own_chain:
             self._check_chain(self.admin_chain)
             if self.backend == NFTABLES:
                 raise InvalidConfigError(
                     "iptablesAdminChainName is a chain of iptables, and the backend is nftables",
                     "leave it out: there the chain `admin` of table inet cni_plugins_firewall goes first",
                 )
-            self.backend = self.backend or (IPTABLES if not conf.firewalld_zone else "")
 
     @staticmethod
     def _check_chain(name: str) -> None:
