@@ -20,6 +20,7 @@ from integration.checks import (
 from integration.firewalls import (
     BACKENDS,
     FORWARD,
+    choose_iptables,
     conf,
     drop_forwarded,
     elements,
@@ -69,7 +70,9 @@ def test_check_finds_each_missing_piece(node: Node, backend: str) -> None:
         assert check(node, "firewall", given, result) == ""
 
 
-def test_check_finds_that_iptables_drops_since(node: Node) -> None:
+@pytest.mark.parametrize("variant", ["nft", "legacy"])
+def test_check_finds_that_iptables_drops_since(node: Node, variant: str) -> None:
+    choose_iptables(node, variant)
     (result,) = pods(node, bridge(), "c1")
     node.add("firewall", conf(result), netns="c1")
     assert check(node, "firewall", conf(result), result) == ""

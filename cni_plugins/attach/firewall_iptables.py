@@ -10,6 +10,7 @@ from cni_plugins.kernel import iptables
 from cni_plugins.kernel.programs import ProgramFailed
 from cni_plugins.rules.firewall_iptables import (
     CHAIN,
+    ENTRANCE,
     TABLE,
     address_rules,
 )
@@ -65,6 +66,20 @@ def remove(family: int, addresses: Sequence[Prefix]) -> None:
         found = [line for line in iptables.rules(family, TABLE, CHAIN) if line in gone]
         if found:
             iptables.restore(family, TABLE, [f"-D{line.removeprefix('-A')}" for line in found])
+
+
+def drops(family: int) -> bool:
+    """Tell whether what no rule accepts is dropped, where the older kernel interface is in use.
+
+    What the newer one does, the kernel itself says (`firewall_nftables.iptables_drops`).
+
+    Raises:
+        ProgramError: iptables is not installed, or fails.
+    """
+    if not iptables.legacy_in_use(family, TABLE):
+        return False
+    with ProgramErrors():
+        return f"-P {ENTRANCE} DROP" in iptables.rules(family, TABLE, ENTRANCE)
 
 
 def check(frame: Frame, family: int, addresses: Sequence[Prefix]) -> None:

@@ -118,7 +118,10 @@ def check(request: Request) -> None:
     note = Note.parse(notes.read(_KIND, attachment)) or Note(_choose(wanted), wanted.zone, addresses)
     if note.backend == NFTABLES:
         firewall_nftables.check(attachment, addresses, wanted, bridge)
-        if not wanted.backend and firewall_nftables.iptables_drops(_families(addresses)):
+        families = _families(addresses)
+        if not wanted.backend and (
+            firewall_nftables.iptables_drops(families) or any(map(firewall_iptables.drops, families))
+        ):
             raise CheckFailedError(
                 "the container was attached when iptables let forwarded packets pass, and now it drops them",
                 "attach it anew, or set the policy of iptables' chain FORWARD to ACCEPT",
