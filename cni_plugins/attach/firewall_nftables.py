@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from cni_plugins.address import format_address
-from cni_plugins.kernel import iptables, nftset
+from cni_plugins.kernel import nftset
 from cni_plugins.kernel.nft import Batch, Nft
 from cni_plugins.rules.firewall_nftables import (
-    IPTABLES_ENTRANCE,
-    IPTABLES_TABLES,
     LAYOUT,
     PODS,
     TABLE,
@@ -118,27 +116,3 @@ def check(attachment: Attachment, addresses: Sequence[Prefix], wanted: Wanted, b
                 raise CheckFailedError(
                     f"bridge {bridge} is missing in nftables set {among.name} of {TABLE.name}"
                 )
-
-
-def iptables_decides() -> bool:
-    """Tell whether iptables has a say on forwarded packets: rules, or a policy to drop.
-
-    The rules of the older kernel interface, x_tables, cannot be seen here: it counts where it is in use.
-
-    Raises:
-        OSError: the kernel refused to say.
-    """
-    if any(iptables.legacy_in_use(family, table.name) for family, table in IPTABLES_TABLES.items()):
-        return True
-    with Nft() as tables:
-        return any(tables.decides(table, IPTABLES_ENTRANCE) for table in IPTABLES_TABLES.values())
-
-
-def iptables_drops(families: Sequence[int]) -> bool:
-    """Tell whether iptables, on nf_tables, drops forwarded packets that none of its rules accepts.
-
-    Raises:
-        OSError: the kernel refused to say.
-    """
-    with Nft() as tables:
-        return any(tables.drops(IPTABLES_TABLES[family], IPTABLES_ENTRANCE) for family in families)

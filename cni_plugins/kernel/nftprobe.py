@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import errno
 
-from cni_plugins.kernel.nft import IPV4, Nft, Table
+from cni_plugins.kernel import iptables
+from cni_plugins.kernel.nft import IPV4, IPV6, Nft, Table
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 UNUSABLE = (
     errno.EPROTONOSUPPORT,
@@ -16,13 +21,18 @@ UNUSABLE = (
 """What the kernel says when nf_tables, or a type of chain, is neither built in nor to be loaded."""
 
 
+IPTABLES_FILTER = {4: Table(IPV4, "filter"), 6: Table(IPV6, "filter")}
+"""The tables in which iptables-nft keeps its table filter, by family."""
+_FORWARD = "FORWARD"
+
+
 def usable() -> bool:
     """Tell whether the kernel serves nf_tables; nothing is changed by asking.
 
     Raises:
         OSError: the kernel refused for another reason.
     """
-    return _ask(Table(IPV4, "filter"), "FORWARD") is not None
+    return _ask(IPTABLES_FILTER[4], _FORWARD) is not None
 
 
 def holds_chain(table: Table, chain: str) -> bool:
@@ -32,6 +42,33 @@ def holds_chain(table: Table, chain: str) -> bool:
         OSError: the kernel refused.
     """
     return bool(_ask(table, chain))
+
+
+def iptables_decides() -> bool:
+    """Tell whether iptables has a say on forwarded packets: rules, or a policy to drop.
+
+    The rules of the older kernel interface, x_tables, cannot be seen here: it counts where it is in use.
+
+    Raises:
+        OSError: the kernel refused.
+    """
+    if any(iptables.legacy_in_use(family, table.name) for family, table in IPTABLES_FILTER.items()):
+        return True
+    with Nft() as tables:
+        return any(tables.decides(table, _FORWARD) for table in IPTABLES_FILTER.values())
+
+
+def iptables_drops(families: Iterable[int]) -> bool:
+    """Tell whether iptables, on nf_tables, drops forwarded packets that none of its rules accepts.
+
+    Args:
+        families: 4, 6: which to look at.
+
+    Raises:
+        OSError: the kernel refused.
+    """
+    with Nft() as tables:
+        return any(tables.drops(IPTABLES_FILTER[family], _FORWARD) for family in families)
 
 
 def _ask(table: Table, chain: str) -> bool | None:

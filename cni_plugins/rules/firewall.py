@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 FIREWALLD, IPTABLES, NFTABLES = "firewalld", "iptables", "nftables"
 OPEN, SAME_BRIDGE, ISOLATED = "open", "same-bridge", "isolated"
+TABLE_NAME, ADMIN_CHAIN = "cni_plugins_firewall", "admin"
+"""The nftables table, of the family inet, and the chain in it that is the administrator's."""
 _ADMIN_CHAIN = "CNI-ADMIN"
 _ZONE = "trusted"
 _CHAIN_LENGTH = 28

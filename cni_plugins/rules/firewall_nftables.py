@@ -15,10 +15,10 @@ help, which is why the plugin asks iptables first (plugins/firewall.py). A drop 
 from __future__ import annotations
 
 from cni_plugins.kernel import nftexpr, nftset
-from cni_plugins.kernel.nft import FILTER, FORWARD, INET, IPV4, IPV6, Chain, Layout, Rule, Table
-from cni_plugins.rules.firewall import ISOLATED, OPEN
+from cni_plugins.kernel.nft import FILTER, FORWARD, INET, Chain, Layout, Rule, Table
+from cni_plugins.rules.firewall import ADMIN_CHAIN, ISOLATED, OPEN, TABLE_NAME
 
-TABLE = Table(INET, "cni_plugins_firewall", "Forwarded packets of CNI plugins' containers")
+TABLE = Table(INET, TABLE_NAME, "Forwarded packets of CNI plugins' containers")
 PODS = {
     4: nftset.Set(TABLE, "pods4", (nftset.IPV4_ADDR,)),
     6: nftset.Set(TABLE, "pods6", (nftset.IPV6_ADDR,)),
@@ -26,7 +26,7 @@ PODS = {
 BRIDGES = nftset.Set(TABLE, "bridges", (nftset.IFNAME,))
 INSIDE = nftset.Set(TABLE, "inside", (nftset.IFNAME, nftset.IFNAME))
 CLOSED = nftset.Set(TABLE, "isolated", (nftset.IFNAME, nftset.IFNAME))
-_FORWARD, _ISOLATION, _ADMIN = "forward", "isolation", "admin"
+_FORWARD, _ISOLATION, _ADMIN = "forward", "isolation", ADMIN_CHAIN
 
 LAYOUT = Layout(
     TABLE,
@@ -56,10 +56,6 @@ LAYOUT = Layout(
     [*PODS.values(), BRIDGES, INSIDE, CLOSED],
 )
 LAYOUT.entrances[_ISOLATION] += 1  # the kernel counts the rule that enters it, too
-
-IPTABLES_TABLES = {4: Table(IPV4, "filter"), 6: Table(IPV6, "filter")}
-"""The tables in which iptables-nft keeps its rules, by family."""
-IPTABLES_ENTRANCE = "FORWARD"
 
 
 def isolation(bridge: str, policy: str) -> list[tuple[nftset.Set, bytes]]:
