@@ -14,6 +14,7 @@ _PARENT = "ip link add parent type veth peer name other"
 _INGRESS = "tc qdisc add dev lo clsact; tc filter add dev lo ingress"
 
 FEATURES = {
+    "bridge netfilter": "modprobe -q br_netfilter || :; test -e /proc/sys/net/bridge/bridge-nf-call-iptables",
     "bridge VLAN filtering": "ip link add probe type bridge vlan_filtering 1",
     "802.1Q": f"{_PARENT}; ip link add link parent name probe type vlan id 10",
     "dummy": "ip link add probe type dummy",

@@ -176,6 +176,7 @@ def status(node: Node, **keys: Any) -> tuple[int, str]:
     return (0, "") if answered == 0 else (error["code"], error["msg"])
 
 
+@pytest.mark.kernel("bridge netfilter")
 def test_status(node: Node) -> None:
     for keys in ({}, {"backend": "nftables"}, {"backend": "iptables"}, {"ingressPolicy": "isolated"}):
         assert status(node, **keys) == (0, "")
