@@ -22,6 +22,7 @@ MODULES = {
     "dummy": "cni_plugins.plugins.dummy",
     "firewall": "cni_plugins.plugins.firewall",
     "flannel": "cni_plugins.plugins.flannel",
+    "host-device": "cni_plugins.plugins.host_device",
     "host-local": "ipam.host_local.plugin",
     "ipvlan": "cni_plugins.plugins.ipvlan",
     "loopback": "cni_plugins.plugins.loopback",
@@ -30,8 +31,10 @@ MODULES = {
     "ptp": "cni_plugins.plugins.ptp",
     "sbr": "cni_plugins.plugins.sbr",
     "static": "ipam.static.plugin",
+    "tap": "cni_plugins.plugins.tap",
     "tuning": "cni_plugins.plugins.tuning",
     "vlan": "cni_plugins.plugins.vlan",
+    "vrf": "cni_plugins.plugins.vrf",
 }
 """Executable name to the module whose PLUGIN it is."""
 

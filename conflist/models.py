@@ -11,6 +11,7 @@ from pydantic.json_schema import models_json_schema
 
 from cni_plugins.config.bandwidth import BandwidthConf
 from cni_plugins.config.bridge import BridgeConf
+from cni_plugins.config.devices import HostDeviceConf, TapConf, VrfConf
 from cni_plugins.config.firewall import FirewallConf
 from cni_plugins.config.flannel import FlannelConf
 from cni_plugins.config.host_local import HostLocalIPAM, HostLocalRuntime
@@ -29,14 +30,17 @@ PLUGINS: dict[str, type[BaseModel]] = {
     "dummy": DummyConf,
     "firewall": FirewallConf,
     "flannel": FlannelConf,
+    "host-device": HostDeviceConf,
     "ipvlan": IpvlanConf,
     "loopback": LoopbackConf,
     "macvlan": MacvlanConf,
     "portmap": PortmapConf,
     "ptp": PtpConf,
     "sbr": SbrConf,
+    "tap": TapConf,
     "tuning": TuningConf,
     "vlan": VlanConf,
+    "vrf": VrfConf,
 }
 """Plugins of a list, by type."""
 

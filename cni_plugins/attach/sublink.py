@@ -101,21 +101,36 @@ def add(request: Request, plan: Plan, given: Result | None = None) -> Result:
         _create(request, plan, parent, host, inside, netns, undo)
         if plan.mac and plan.shares_parent_mac:
             link.set_mac(inside, link.get(inside, request.ifname).index, plan.mac)
-        result = given or Result()
-        if given is None and request.conf.ipam.type:
-            result = ipam.add(request, undo)
-        interface = link.get(inside, request.ifname)
-        if result.ips:
-            with netns.entered():
-                configure.prepare(request.ifname, result)
-            configure.apply(inside, interface, result)
-            # The kernel announces them when the link comes up. A DHCP client has done that already.
-            if interface.is_up:
-                configure.announce(inside, interface)
-            configure.prefer_dns(request.conf.dns, result)
-        else:
-            result.dns = dns_from(request.conf.dns)
-            link.set_up(inside, interface.index)
+        return complete(request, netns, inside, undo, given)
+
+
+def complete(
+    request: Request, netns: Namespace, inside: Netlink, undo: Undo, given: Result | None = None
+) -> Result:
+    """Get addresses for the container's interface, which is there already; configure it, bring it up.
+
+    Args:
+        request: the ADD.
+        netns: the container's namespace.
+        inside: a socket there.
+        undo: what gives the addresses back is pushed there.
+        given: see `add`.
+    """
+    result = given or Result()
+    if given is None and request.conf.ipam.type:
+        result = ipam.add(request, undo)
+    interface = link.get(inside, request.ifname)
+    if result.ips:
+        with netns.entered():
+            configure.prepare(request.ifname, result)
+        configure.apply(inside, interface, result)
+        # The kernel announces them when the link comes up. A DHCP client has done that already.
+        if interface.is_up:
+            configure.announce(inside, interface)
+        configure.prefer_dns(request.conf.dns, result)
+    else:
+        result.dns = dns_from(request.conf.dns)
+        link.set_up(inside, interface.index)
     result.interfaces = [Interface(interface.name, interface.mac, interface.mtu, request.netns)]
     for ip in result.ips:
         ip.interface = 0

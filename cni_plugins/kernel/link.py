@@ -56,7 +56,7 @@ IFLA_BRPORT_ISOLATED = 33
 _EXT_SKIP_STATS = 8
 
 _IFINFOMSG = Struct("=BxHiII")
-_RTMGRP_LINK = 1
+RTMGRP_LINK = 1
 _CARRIER_TIMEOUT = 1.0
 _SKIP_STATS = attr_u32(IFLA_EXT_MASK, _EXT_SKIP_STATS)
 
@@ -223,7 +223,7 @@ def get_carrying(nl: Netlink, name: str) -> Link:
     if found.carries:
         return found
     deadline = monotonic() + _CARRIER_TIMEOUT
-    with Netlink(groups=_RTMGRP_LINK) as events:
+    with Netlink(groups=RTMGRP_LINK) as events:
         try:
             while not (found := get(nl, name)).carries:
                 events.wait(deadline - monotonic())
@@ -399,8 +399,9 @@ def rename(nl: Netlink, index: int, name: str) -> None:
 
 
 def set_alias(nl: Netlink, index: int, alias: str) -> None:
-    """Leave a text on a link, of 255 bytes at most."""
-    send(nl, RTM_NEWLINK, header(index) + attr_str(IFLA_IFALIAS, alias), f"failed to name link {index}")
+    """Leave a text on a link, of 255 bytes at most; an empty one takes the text away."""
+    body = header(index) + (attr_str(IFLA_IFALIAS, alias) if alias else attr(IFLA_IFALIAS, b""))
+    send(nl, RTM_NEWLINK, body, f"failed to name link {index}")
 
 
 def delete(nl: Netlink, name: str) -> bool:
@@ -430,3 +431,24 @@ def send(nl: Netlink, kind: int, body: bytes, doing: str, flags: int = 0) -> Non
 def links(nl: Netlink) -> Iterable[Link]:
     """Return every link of the namespace."""
     return [Link(reply.body) for reply in nl.dump(RTM_GETLINK, header() + _SKIP_STATS)]
+
+
+def move(nl: Netlink, index: int, netns: int | None, name: str, alias: str, *, up: bool = False) -> None:
+    """Give a link another namespace, a name and a text left on it, in one request.
+
+    Args:
+        nl: the namespace it is in.
+        index: its index there.
+        netns: descriptor of the namespace to move it to; None: it stays, and must be down.
+        name: its name there; a %d in it is a number that makes it free.
+        alias: the text; empty: none.
+        up: bring it up there; else it is down.
+
+    Raises:
+        OSError: EEXIST: the name is taken there. The link can have moved nevertheless.
+    """
+    body = header(index, IFF_UP if up else 0, IFF_UP) + attr_str(IFLA_IFNAME, name)
+    if netns is not None:
+        body += attr_u32(IFLA_NET_NS_FD, netns)
+    body += attr_str(IFLA_IFALIAS, alias) if alias else attr(IFLA_IFALIAS, b"")
+    send(nl, RTM_NEWLINK, body, f"failed to move link {index} and name it {name!r}")

@@ -1,0 +1,91 @@
+"""tap: a device by which a program in the container takes part in a network (CNI 1.1.0, section 2).
+
+It owns the tap in the container, persistent until the namespace goes. Addresses come from an IPAM delegate.
+"""
+
+from __future__ import annotations
+
+from cni_plugins.attach import configure, ipam, sublink
+from cni_plugins.attach.undo import Undo
+from cni_plugins.kernel import link, tuntap
+from cni_plugins.kernel.netns import Namespace
+from cni_plugins.spec.errors import (
+    AlreadyAttachedError,
+    CheckFailedError,
+    KernelError,
+    NotAvailableError,
+    UnsupportedFieldError,
+)
+from cni_plugins.spec.plugin import Plugin
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cni_plugins.config.devices import TapConf
+    from cni_plugins.spec.request import Request
+    from cni_plugins.spec.result import Result
+
+
+def add(request: Request) -> Result:
+    """Make the tap, join the bridge, get addresses, configure it."""
+    conf: TapConf = request.conf
+    mac = _mac(request)
+    if conf.selinux_context:
+        raise UnsupportedFieldError("selinuxContext is not supported by this version", "remove it")
+    with Namespace(request.netns) as netns, netns.netlink() as inside, Undo() as undo:
+        # Opening a tap that exists would take it over.
+        netns.lock()
+        if link.find(inside, request.ifname) is not None:
+            raise AlreadyAttachedError(
+                f"interface {request.ifname!r} already exists in the container",
+                "DEL the attachment that made it, or use another interface name",
+            )
+        with netns.entered():
+            tuntap.create(request.ifname, owner=conf.owner, group=conf.group, multi_queue=conf.multi_queue)
+        undo.push(link.delete, inside, request.ifname)
+        index = link.get(inside, request.ifname).index
+        if mac or conf.mtu:
+            link.configure(inside, index, mac=mac, mtu=conf.mtu)
+        if conf.bridge:
+            master = link.find(inside, conf.bridge)
+            if master is None:
+                raise KernelError(
+                    f"failed to get bridge {conf.bridge!r}: the container has none of that name",
+                    "the bridge is one in the container's namespace",
+                )
+            link.set_master(inside, index, master.index)
+        return sublink.complete(request, netns, inside, undo)
+
+
+def check(request: Request) -> None:
+    """Compare everything ADD set with the kernel."""
+    conf: TapConf = request.conf
+    plan = sublink.Plan(
+        "tun",
+        tuntap.options(owner=conf.owner, group=conf.group, multi_queue=conf.multi_queue),
+        has_parent=False,
+    )
+    plan.mtu, plan.mac = conf.mtu, _mac(request)
+    sublink.check(request, plan)
+    if conf.bridge:
+        with Namespace(request.netns) as netns, netns.netlink() as inside:
+            master = link.find(inside, conf.bridge)
+            if master is None or link.get(inside, request.ifname).master != master.index:
+                raise CheckFailedError(f"interface {request.ifname!r} is no port of bridge {conf.bridge!r}")
+
+
+def status(request: Request) -> None:
+    """Look for the driver and IPAM."""
+    try:
+        tuntap.probe()
+    except OSError as error:
+        raise NotAvailableError(f"cannot open {tuntap.DEVICE}: {error.strerror}", "modprobe tun") from None
+    ipam.forward(request)
+
+
+def _mac(request: Request) -> bytes:
+    """Return the address asked for: by the runtime, the environment or the configuration, in this order."""
+    conf: TapConf = request.conf
+    return configure.parse_mac(conf.runtime_config.mac or request.cni_args().get("MAC", "") or conf.mac)
+
+
+PLUGIN = Plugin("tap", "TapConf", add=add, delete=sublink.delete, check=check, status=status, gc=sublink.gc)

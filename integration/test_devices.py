@@ -1,0 +1,138 @@
+"""host-device, tap, vrf: what is lent comes home, what is made has its options. Veths stand for hardware."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from integration.checks import GW4, V4, V6, check, ipam, ping, pods, refusal, reservations
+from integration.node import PEER
+from integration.sublinks import PARENT, data_of, parent
+
+if TYPE_CHECKING:
+    from integration.node import Node
+
+
+def lent(**keys: Any) -> dict[str, Any]:
+    return {"cniVersion": "1.1.0", "name": "net", "device": PARENT, "ipam": ipam(V4, V6), **keys}
+
+
+def test_an_interface_is_lent_and_comes_home_as_it_was(node: Node) -> None:
+    parent(node)
+    node.run(["ip", "link", "set", PARENT, "alias", "of old"])
+    before = node.links()[PARENT]
+    result = pods(node, lent(), "c1", plugin="host-device")[0]
+    inside = node.links("c1")["eth0"]
+    assert (inside["ifalias"], inside["address"], PARENT in node.links()) == (
+        PARENT,
+        before["address"],
+        False,
+    )
+    assert result["interfaces"][0]["mac"] == before["address"]
+    assert ping(node, "c1", GW4)
+    assert not check(node, "host-device", lent(), result)
+    node.exec("c1", "ip", "link", "set", "eth0", "down")
+    assert "is down" in check(node, "host-device", lent(), result)
+    for _time in range(2):
+        node.delete("host-device", lent(), netns="c1")
+        after = node.links()[PARENT]
+        assert (after["ifalias"], "UP" in after["flags"]) == ("of old", True)
+    assert set(node.links("c1")) == {"lo"}
+    assert reservations(node) == set()
+
+
+def test_by_mac_and_a_name_taken_meanwhile(node: Node) -> None:
+    parent(node)
+    mac = node.links()[PARENT]["address"]
+    conf = lent(device="", hwaddr=mac.upper())
+    pods(node, conf, "c1", plugin="host-device")
+    node.exec("c1", "ip", "link", "add", PARENT, "type", "veth", "peer", "name", "x")
+    node.run(["ip", "link", "add", PARENT, "type", "veth", "peer", "name", "other"])
+    node.delete("host-device", conf, netns="c1")
+    home = [name for name, each in node.links().items() if each["address"] == mac]
+    assert home == ["dev0"]
+    assert node.links()["dev0"]["ifalias"] == PARENT
+
+
+@pytest.mark.parametrize("verb", ["DEL", "GC"])
+@pytest.mark.parametrize("name", ["eth0", "dev7"])
+def test_an_interface_that_fell_back_gets_its_name(node: Node, verb: str, name: str) -> None:
+    """Hardware falls back when its namespace goes; moving the veth by hand is what the kernel would do."""
+    parent(node)
+    pods(node, lent(), "c1", plugin="host-device")
+    node.exec("c1", "ip", "link", "set", "eth0", "netns", str(node.pid), check=False)
+    node.run(["ip", "link", "set", "eth0", "name", name])
+    node.remove_netns("c1")
+    if verb == "DEL":
+        node.delete("host-device", lent(), netns="c1")
+    else:
+        assert node.cni("GC", "host-device", lent(**{"cni.dev/valid-attachments": []})) == (0, None)
+    assert "ifalias" not in node.links()[PARENT]
+    assert name not in node.links()
+
+
+def test_a_failed_add_brings_it_home(node: Node) -> None:
+    parent(node)
+    node.netns("c1")
+    conf = lent(ipam=ipam(V4, routes=[{"dst": "192.0.2.0/24", "gw": "198.51.100.1"}]))
+    refusal(node, "ADD", "host-device", conf, netns="c1")
+    assert PARENT in node.links()
+    answer = refusal(node, "ADD", "host-device", lent(hwaddr="02:00:00:00:00:01"), netns="c1")
+    assert (answer["code"], "exactly one of" in answer["msg"]) == (7, True)
+    node.delete("host-device", lent(hwaddr="02:00:00:00:00:01"), netns="c1")
+    assert reservations(node) == set()
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("ours_first", [True, False])
+def test_either_suite_brings_home_what_the_other_lent(node: Node, *, ours_first: bool) -> None:
+    parent(node)
+    sides = [node.plugins, PEER] if ours_first else [PEER, node.plugins]
+    conf = lent(cniVersion="1.0.0")
+    result = pods(node, conf, "c1", plugin="host-device", plugins=sides[0])[0]
+    for side in sides:
+        assert not check(node, "host-device", conf, result, plugins=side)
+    node.delete("host-device", conf, netns="c1", plugins=sides[1])
+    assert PARENT in node.links()
+    assert set(node.links("c1")) == {"lo"}
+
+
+def test_a_tap_has_its_options(node: Node) -> None:
+    node.netns("c1")
+    node.exec("c1", "ip", "link", "add", "br0", "type", "bridge")
+    conf = {"cniVersion": "1.1.0", "name": "net", "multiQueue": True, "owner": 54321, "group": 0}
+    conf |= {"mtu": 1400, "mac": "02:00:00:00:00:01", "bridge": "br0"}
+    result = node.add("tap", conf, netns="c1")
+    inside = node.links("c1")["eth0"]
+    assert (inside["mtu"], inside["address"], inside["master"]) == (1400, "02:00:00:00:00:01", "br0")
+    data = data_of(node, "c1")
+    assert (data["type"], data["multi_queue"], data["persist"]) == ("tap", True, True)
+    assert (str(data["user"]), data["group"]) == ("54321", "root")
+    assert not check(node, "tap", conf, result)
+    for key, value in (("multiQueue", False), ("owner", 7), ("group", 7), ("bridge", "br9")):
+        assert check(node, "tap", {**conf, key: value}, result)
+    assert refusal(node, "ADD", "tap", conf, netns="c1", container="c2")["code"] == 107
+    node.delete("tap", conf, netns="c1")
+    assert set(node.links("c1")) == {"lo", "br0"}
+    plain = {"cniVersion": "1.1.0", "name": "net", "ipam": ipam(V4)}
+    result = node.add("tap", plain, netns="c1")
+    assert not check(node, "tap", plain, result)
+    assert node.cni("STATUS", "tap", plain) == (0, None)
+    node.delete("tap", plain, netns="c1")
+    assert reservations(node) == set()
+
+
+@pytest.mark.kernel("vrf")
+def test_routes_move_to_the_vrf(node: Node) -> None:
+    parent(node)
+    first = lent(ipam=ipam(V4, V6, routes=[{"dst": "0.0.0.0/0"}]))
+    result = pods(node, first, "c1", plugin="host-device")[0]
+    conf = {"cniVersion": "1.1.0", "name": "net", "vrfname": "red", "table": 1001, "prevResult": result}
+    assert node.add("vrf", conf, netns="c1") == result
+    assert f"default via {GW4}" in node.exec("c1", "ip", "route", "show", "table", "1001")
+    assert node.links("c1")["eth0"]["master"] == "red"
+    assert not check(node, "vrf", conf, result)
+    assert refusal(node, "ADD", "vrf", conf, netns="c1")["code"] == 105
+    node.delete("vrf", conf, netns="c1")
+    assert "red" not in node.links("c1")
