@@ -123,6 +123,7 @@ def test_a_tap_has_its_options(node: Node) -> None:
     assert reservations(node) == set()
 
 
+@pytest.mark.peer
 @pytest.mark.kernel("vrf")
 def test_routes_move_to_the_vrf(node: Node) -> None:
     parent(node)
@@ -136,3 +137,9 @@ def test_routes_move_to_the_vrf(node: Node) -> None:
     assert refusal(node, "ADD", "vrf", conf, netns="c1")["code"] == 105
     node.delete("vrf", conf, netns="c1")
     assert "red" not in node.links("c1")
+    old = {**conf, "cniVersion": "1.0.0", "prevResult": {**result, "cniVersion": "1.0.0"}}
+    for adder, deleter in ((node.plugins, PEER), (PEER, node.plugins)):
+        node.add("vrf", old, netns="c1", plugins=adder)
+        assert node.links("c1")["eth0"]["master"] == "red"
+        node.delete("vrf", old, netns="c1", plugins=deleter)
+        assert "red" not in node.links("c1")
