@@ -83,3 +83,9 @@ def test_nothing_for_nothing() -> None:
     made = result(routes=("0.0.0.0/0",))
     assert plan(made, default_routes=True) == []
     assert routes(made) == ["0.0.0.0/0"]
+
+
+@pytest.mark.parametrize("address", ["255.255.255.255/32", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff/128"])
+def test_no_gateway_beyond_the_last_address(address: str) -> None:
+    with pytest.raises(InvalidConfigError, match="no address for one"):
+        plan(result(address), default_routes=False)

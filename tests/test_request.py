@@ -300,3 +300,15 @@ def test_no_list_of_attachments_is_an_error_lest_everything_goes(listed: object)
         request("GC", conf(**{"cni.dev/valid-attachments": listed})).valid_attachments()
     with pytest.raises(CNIError):
         request("GC", conf()).valid_attachments()
+
+
+def test_the_protocols_keys_are_matched_as_go_decodes() -> None:
+    """Without regard to case, unless one matches exactly; what the plugin's delegate gets is normal again."""
+    listed = [{"containerID": "a", "ifname": "eth0"}]
+    raw = {"CNIVERSION": "1.0.0", "Name": "net", "prevresult": {}, "CNI.dev/valid-attachments": listed}
+    made = request("CHECK", raw)
+    assert (made.version, made.network, made.prev_result is not None) == ("1.0.0", "net", True)
+    assert made.valid_attachments() == {("a", "eth0")}
+    assert set(made.raw) == {"cniVersion", "name", "prevResult", "cni.dev/valid-attachments"}
+    assert request("ADD", conf(NAME="other", name="net")).network == "net"
+    assert config_version({"cniversion": "0.4.0"}) == "0.4.0"

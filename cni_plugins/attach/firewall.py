@@ -162,6 +162,7 @@ def collect(network: str, valid: set[tuple[str, str]]) -> None:
         if attachment[0] == network and attachment[1:] not in valid:
             note = Note.parse(notes.read(KIND, attachment))
             teardown.step(remove, attachment, note or Note("", "", []))
+            skel.removed(network, f"what let {' '.join(attachment[1:])} through the firewall")
     if _nftables_may_hold():
         teardown.step(firewall_nftables.collect, network, valid)
     teardown.finish()

@@ -25,13 +25,20 @@ def plan(result: Result, *, default_routes: bool) -> list[Prefix]:
         default_routes: add one for each family, unless IPAM gave one with a next hop.
 
     Raises:
-        InvalidConfigError: IPAM gave one without a next hop: both would be the same route.
+        InvalidConfigError: IPAM gave one without a next hop: both would be the same route; or a subnet at the
+            end of all addresses, in which there is none for a gateway.
     """
     gateways = []
     with_default: set[int] = set()
     for ip in result.ips:
         if ip.gateway is None:
-            ip.gateway = shift(ip.address.first(), 1)
+            try:
+                ip.gateway = shift(ip.address.first(), 1)
+            except OverflowError:
+                raise InvalidConfigError(
+                    f"{ip.address} has no gateway, and its subnet no address for one",
+                    "give the address a gateway in ipam",
+                ) from None
         gateway = Prefix(ip.gateway, ip.address.length)
         if gateway not in gateways:
             gateways.append(gateway)

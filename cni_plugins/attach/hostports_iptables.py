@@ -16,6 +16,7 @@ from cni_plugins.rules.portmap_iptables import (
     mapping_rules,
     removal,
 )
+from cni_plugins.spec import skel
 from cni_plugins.spec.errors import CheckFailedError
 
 TYPE_CHECKING = False
@@ -107,3 +108,5 @@ def collect(network: str, spared: set[str], family: int) -> None:
         lines = [line for each in gone for line in removal(container_chain(network, each), entries)]
         if lines:
             iptables.restore(family, TABLE, lines)
+        for each in gone:
+            skel.removed(network, f"iptables rules of host ports of container {each}")

@@ -21,6 +21,7 @@ from cni_plugins.rules.masquerade import (
     network_hash,
     rule,
 )
+from cni_plugins.spec import skel
 from cni_plugins.spec.errors import CheckFailedError, InvalidConfigError
 
 TYPE_CHECKING = False
@@ -72,7 +73,7 @@ def remove(request: Request) -> None:
     """
     attachment = _attachment(request)
     with Nft() as tables:
-        tables.change(lambda: _removal(tables, attachment))
+        tables.change(lambda: _deletion(_present(tables, attachment)))
         found = _iptables_families(tables, attachment)
     # What has a note was made here, with nftables, and is gone now; anything else may be iptables' too.
     if found or notes.read(_KIND, attachment) is None:
@@ -124,7 +125,15 @@ def gc(request: Request, valid: set[tuple[str, str]]) -> None:
     """
     network = request.network
     with Nft() as tables:
-        tables.change(lambda: _collection(tables, network, valid))
+        stale: list[FoundRule] = []
+
+        def collection() -> Batch:
+            stale[:] = _stale(tables, network, valid)
+            return _deletion(stale)
+
+        tables.change(collection)
+        for each in stale:
+            skel.removed(network, f"a rule that masquerades ({each.comment.partition(', ')[2]})")
         families = masquerade_iptables.network_traces(tables, network)
     masquerade_iptables.gc(network, {container_id for container_id, _ifname in valid}, families)
     for attachment in notes.attachments(_KIND):
@@ -160,23 +169,22 @@ def _addition(tables: Nft, attachment: Attachment, addresses: Sequence[Prefix]) 
     return batch
 
 
-def _removal(tables: Nft, attachment: Attachment) -> Batch:
+def _deletion(rules: Sequence[FoundRule]) -> Batch:
     batch = Batch()
-    for each in _present(tables, attachment):
+    for each in rules:
         batch.delete_rule(TABLE, CHAIN, each.handle)
     return batch
 
 
-def _collection(tables: Nft, network: str, valid: set[tuple[str, str]]) -> Batch:
+def _stale(tables: Nft, network: str, valid: set[tuple[str, str]]) -> list[FoundRule]:
+    """Return the rules of the network's attachments that are not valid."""
     spared = {attachment_hash(network, container_id, ifname) for container_id, ifname in valid}
-    batch = Batch()
-    for each in tables.rules(TABLE, CHAIN):
-        if (
-            each.comment.startswith(f"{network_hash(network)}-")
-            and each.comment.partition(",")[0] not in spared
-        ):
-            batch.delete_rule(TABLE, CHAIN, each.handle)
-    return batch
+    return [
+        each
+        for each in tables.rules(TABLE, CHAIN)
+        if each.comment.startswith(f"{network_hash(network)}-")
+        and each.comment.partition(",")[0] not in spared
+    ]
 
 
 def _present(tables: Nft, attachment: Attachment) -> list[FoundRule]:

@@ -15,6 +15,7 @@ from cni_plugins.rules.masquerade import (
     iptables_removal,
     iptables_rules,
 )
+from cni_plugins.spec import skel
 from cni_plugins.spec.errors import CheckFailedError
 
 TYPE_CHECKING = False
@@ -99,6 +100,8 @@ def gc(network: str, spared: Iterable[str], families: Iterable[int]) -> None:
             lines = [line for chain in gone for line in iptables_removal(chain, entries)]
             if lines:
                 iptables.restore(family, IPTABLES_TABLE, lines)
+            for chain in gone:
+                skel.removed(network, f"the iptables chain {chain}, which masquerades")
 
 
 def check(network: str, container_id: str, addresses: Sequence[Prefix]) -> None:

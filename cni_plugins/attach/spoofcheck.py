@@ -15,6 +15,7 @@ from cni_plugins.rules.spoofcheck import (
     mac_chain,
     own_rules,
 )
+from cni_plugins.spec import skel
 from cni_plugins.spec.errors import CheckFailedError
 
 TYPE_CHECKING = False
@@ -91,6 +92,7 @@ def gc(request: Request, valid: set[tuple[str, str]]) -> None:
     for attachment in notes.attachments(_KIND):
         if attachment[0] == request.network and attachment[1:] not in valid:
             _remove(attachment)
+            skel.removed(request.network, f"the source address check of {' '.join(attachment[1:])}")
 
 
 def _remove(attachment: Attachment) -> None:

@@ -58,6 +58,8 @@ _EXT_SKIP_STATS = 8
 _IFINFOMSG = Struct("=BxHiII")
 RTMGRP_LINK = 1
 _CARRIER_TIMEOUT = 1.0
+MAX_ALIAS = 255
+"""IFALIASZ - 1 (linux/if.h)."""
 _SKIP_STATS = attr_u32(IFLA_EXT_MASK, _EXT_SKIP_STATS)
 
 
@@ -398,10 +400,11 @@ def rename(nl: Netlink, index: int, name: str) -> None:
     )
 
 
-def set_alias(nl: Netlink, index: int, alias: str) -> None:
-    """Leave a text on a link, of 255 bytes at most; an empty one takes the text away."""
-    body = header(index) + (attr_str(IFLA_IFALIAS, alias) if alias else attr(IFLA_IFALIAS, b""))
-    send(nl, RTM_NEWLINK, body, f"failed to name link {index}")
+def mark(nl: Netlink, name: str, owner: str) -> None:
+    """Leave a text on a link that says whose it is; one that an alias is too short for is left out."""
+    if len(owner.encode("utf-8", "surrogateescape")) <= MAX_ALIAS:
+        body = header() + attr_str(IFLA_IFNAME, name) + attr_str(IFLA_IFALIAS, owner)
+        send(nl, RTM_NEWLINK, body, f"failed to set the alias of link {name!r}")
 
 
 def delete(nl: Netlink, name: str) -> bool:

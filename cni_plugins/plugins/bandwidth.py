@@ -15,6 +15,7 @@ from cni_plugins.attach.undo import Teardown, Undo
 from cni_plugins.kernel import link, tc
 from cni_plugins.kernel.netlink import Netlink
 from cni_plugins.kernel.netns import Namespace
+from cni_plugins.spec import skel
 from cni_plugins.spec.errors import CheckFailedError, ConflictError, InvalidConfigError, NotAvailableError
 from cni_plugins.spec.plugin import Plugin
 from cni_plugins.spec.result import Interface
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 _PREFIX = "bwp"
 _NAME_LENGTH = 15
-_MAX_ALIAS = 255
 _LOOPBACK = 1
 _EEXIST = 17
 _ENODEV = 19
@@ -110,7 +110,11 @@ def status(_request: Request) -> None:
 
 
 def gc(request: Request) -> None:
-    """Remove the ifbs of this network's containers that are gone; those the reference made cannot be told."""
+    """Remove the ifbs of this network's containers that are gone.
+
+    The reference's ifbs do not say whose they are, and neither do those of an ADD that was killed before it
+    could name its own: their names are hashes that only a DEL can make again.
+    """
     spared = {container_id for container_id, _ifname in request.valid_attachments()}
     teardown = Teardown()
     with Netlink() as host:
@@ -119,8 +123,13 @@ def gc(request: Request) -> None:
                 continue
             network, _colon, container_id = each.alias.partition(":")
             if network == request.network and container_id not in spared:
-                teardown.step(link.delete, host, each.name)
+                teardown.step(_collect, host, each.name, network, container_id)
     teardown.finish()
+
+
+def _collect(host: Netlink, name: str, network: str, container_id: str) -> None:
+    if link.delete(host, name):
+        skel.removed(network, f"the limit {name} of container {container_id}")
 
 
 def _limits(conf: BandwidthConf) -> tuple[Tbf | None, Tbf | None]:
@@ -201,9 +210,7 @@ def _create_ifb(request: Request, host: Netlink, mtu: int, undo: Undo) -> Link:
         ) from None
     undo.push(link.delete, host, name)
     ifb = link.get(host, name)
-    alias = f"{request.network}:{request.container_id}"  # neither can hold a colon
-    if len(alias) <= _MAX_ALIAS:
-        link.set_alias(host, ifb.index, alias)
+    link.mark(host, name, f"{request.network}:{request.container_id}")  # neither can hold a colon
     return ifb
 
 

@@ -174,6 +174,7 @@ def _collect(attachment: Attachment) -> None:
     if note is not None:
         _forget_flows(note.udp, note.addresses)
     notes.remove(_KIND, attachment)
+    skel.removed(attachment[0], f"host ports of {' '.join(attachment[1:])}")
 
 
 def _attachment(request: Request) -> Attachment:

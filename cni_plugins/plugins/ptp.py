@@ -103,10 +103,11 @@ def status(request: Request) -> None:
 
 
 def gc(request: Request) -> None:
-    """Remove rules of attachments that are gone, and let the IPAM plugin do the same."""
+    """Remove pairs and rules of attachments that are gone, and let the IPAM plugin do the same."""
     conf: PtpConf = request.conf
     valid = request.valid_attachments()
     teardown = Teardown()
+    teardown.step(veth.gc, request)
     teardown.step(ipam.forward, request)
     if conf.ip_masq:
         teardown.step(masquerade.gc, request, valid)

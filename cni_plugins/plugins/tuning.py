@@ -113,6 +113,7 @@ def gc(request: Request) -> None:
 def _forget(attachment: tuple[str, str, str]) -> None:
     for path in notes.read(_NOTES, attachment) or []:
         _remove(path)
+        skel.removed(attachment[0], f"{path}, with the properties of an interface that is gone")
     notes.remove(_NOTES, attachment)
 
 

@@ -29,6 +29,7 @@ SINCE = {"CHECK": "0.4.0", "STATUS": "1.1.0", "GC": "1.1.0"}
 """The version of the specification a verb came with."""
 
 ATTACHMENTS_KEY = "cni.dev/valid-attachments"
+_OWN_KEYS = {key.lower(): key for key in ("cniVersion", "name", "prevResult", ATTACHMENTS_KEY)}
 _MAX_IFNAME = 15
 _NAME_CHARS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_.-")
 _KNOWN_ARGS = ("IP", "GATEWAY", "MAC")
@@ -44,7 +45,8 @@ class Request:
         netns: CNI_NETNS, the namespace's path; may be empty, or lead nowhere, on DEL.
         path: the folders of CNI_PATH.
         env: the whole environment, for delegates.
-        raw: the configuration as decoded, with keys that only a delegate knows.
+        raw: the configuration as decoded, with keys that only a delegate knows; those of the protocol itself
+            are written as the specification writes them.
         version: the configuration's cniVersion: the version to answer in.
         network: the network's name.
         conf: the configuration as validated by the plugin's model.
@@ -67,7 +69,7 @@ class Request:
 
     def __init__(self, env: Mapping[str, str], raw: dict[str, Any]) -> None:
         self.env = env
-        self.raw = raw
+        self.raw = raw = fold_keys(raw)
         self.command = env["CNI_COMMAND"]
         self.container_id = env.get("CNI_CONTAINERID", "")
         self.ifname = env.get("CNI_IFNAME", "")
@@ -172,9 +174,24 @@ class Request:
         return pairs
 
 
+def fold_keys(raw: dict[str, Any]) -> dict[str, Any]:
+    """Return a configuration in which the protocol's own keys have the specification's case.
+
+    Go's decoder, and so the reference, matches keys without regard to case where none matches exactly.
+    """
+    renamed = {}
+    for given in raw:
+        key = _OWN_KEYS.get(given.lower())
+        if key is not None and key not in raw:
+            renamed[given] = key
+    if not renamed:
+        return raw
+    return {renamed.get(given, given): value for given, value in raw.items()}
+
+
 def config_version(raw: dict[str, Any]) -> str:
     """Return a configuration's cniVersion; a configuration without one is 0.1.0, as in the reference."""
-    version = raw.get("cniVersion")
+    version = fold_keys(raw).get("cniVersion")
     if version is not None and not isinstance(version, str):
         raise DecodeError("cniVersion must be a string")
     return version or "0.1.0"

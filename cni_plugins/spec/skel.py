@@ -167,6 +167,11 @@ def _write(fd: int, data: bytes) -> None:
         view = view[posix.write(fd, view) :]
 
 
+def removed(network: str, what: str) -> None:
+    """Say what a GC took away: an operator may wonder where it went."""
+    warn(f"GC of network {network}: removed {what}")
+
+
 def warn(text: str) -> None:
     """Say something on standard error, which runtimes write to their log. Nobody need listen."""
     try:
