@@ -40,17 +40,22 @@ def run(*argv: str | Path, **kwargs: Any) -> str:
 
 
 def launcher(work: Path, runtime: Path) -> None:
-    """Compile the plugins' executable against the libpython that PyInstaller collected."""
+    """Compile the plugins' executable with the static libpython that is PyInstaller's, too."""
     work.mkdir(parents=True, exist_ok=True)
     print(run(sys.executable, ROOT / "build/freeze.py", work / "frozen.h").strip())
     dynload = next((runtime / "lib").glob("**/lib-dynload")).relative_to(runtime / "lib")
-    library = next((runtime / "lib").glob("libpython3.*.so*"))
+    library = Path(sysconfig.get_config_var("LIBPL"), sysconfig.get_config_var("LIBRARY"))
+    suffix = sysconfig.get_config_var("EXT_SUFFIX")
     run(
         os.environ.get("CC", "gcc"),
         *("-O2", "-Wall", "-Wextra", "-Werror", "-fstack-protector-strong", "-D_FORTIFY_SOURCE=2", "-s"),
-        *("-I", work, "-I", sysconfig.get_path("include"), f'-DDYNLOAD="{dynload}"'),
+        *("-I", work, "-I", sysconfig.get_path("include"), f'-DDYNLOAD="{dynload}"', f'-DSUFFIX="{suffix}"'),
         *(ROOT / "build/launcher.c", "-o", runtime / "cni", library),
-        *("-Wl,-rpath,$ORIGIN/lib", "-Wl,-z,relro,-z,now"),
+        # Not position-independent, as Debian's own interpreter; the extensions find its functions in it.
+        *("-no-pie", "-Wl,--export-dynamic", "-Wl,-z,relro,-z,now"),
+        # DT_RPATH, not DT_RUNPATH: it also holds for what the extensions need (_ctypes: libffi).
+        "-Wl,--disable-new-dtags,-rpath,$ORIGIN/lib",
+        *("-Wl,-Bstatic", "-lexpat", "-lz", "-Wl,-Bdynamic", "-lm"),
     )
 
 

@@ -1,12 +1,14 @@
 """Write the modules of the plugins' executable as a C table of marshalled code (PyImport_FrozenModules).
 
 Usage: freeze.py TARGET. Every module of ours that the hot path can reach is in it, from `multicall` and its
-literal table on, and what the interpreter imports by itself.
+literal table on, and what the interpreter imports by itself: the launcher leaves out the standard library
+that libpython carries.
 """
 
 from __future__ import annotations
 
 import ast
+import importlib
 import marshal
 import subprocess
 import sys
@@ -18,7 +20,7 @@ sys.path.insert(0, str(ROOT))
 from cni_plugins.multicall import MODULES  # noqa: E402
 
 PACKAGES = ("cni_plugins", "ipam")
-# At its start, and for a JSON error that is raised in C.
+# For text in another form than the fast paths know, and for a JSON error that is raised in C.
 IMPLICIT = (
     "encodings",
     "encodings.aliases",
@@ -94,12 +96,12 @@ def ours(names: list[str]) -> dict[str, tuple[Path, ast.Module]]:
 
 
 def theirs() -> dict[str, tuple[Path, ast.Module]]:
-    """Return the standard library's modules that the interpreter needs, beyond those it has frozen itself."""
+    """Return the standard library's modules that the interpreter needs."""
     probe = (
         f"import sys, {', '.join(IMPLICIT)}\n"
         "for name, module in sys.modules.items():\n"
-        "    origin = getattr(module.__spec__, 'origin', None)\n"
-        "    if origin and origin.endswith('.py'): print(name, origin)\n"
+        "    file = getattr(module, '__file__', None) or ''\n"
+        "    if name != '__main__' and file.endswith('.py'): print(name, file)\n"
     )
     answer = subprocess.run(
         [sys.executable, "-ISc", probe], check=True, capture_output=True, text=True
@@ -111,24 +113,31 @@ def theirs() -> dict[str, tuple[Path, ast.Module]]:
     return modules
 
 
-def main() -> None:
-    """Write the table."""
-    rows = []
+def tables(modules: dict[str, tuple[Path, ast.Module]], name: str) -> str:
+    """Return the C text of a `struct _frozen` array of modules (cpython/import.h)."""
     blobs = []
+    rows = []
+    for number, (module, (path, tree)) in enumerate(sorted(modules.items())):
+        place = path.relative_to(ROOT) if path.is_relative_to(ROOT) else path.name
+        data = marshal.dumps(compile(tree, str(place), "exec", optimize=2, dont_inherit=True))
+        blobs.append(f"static const unsigned char {name}_{number}[] = {{{','.join(map(str, data))}}};")
+        package = int(path.name == "__init__.py")
+        rows.append(f'    {{"{module}", {name}_{number}, sizeof {name}_{number}, {package}, NULL}},')
+    end = "    {NULL, NULL, 0, 0, NULL},\n};\n"
+    return "\n".join(blobs) + f"\nstatic const struct _frozen {name}[] = {{\n" + "\n".join(rows) + "\n" + end
+
+
+def main() -> None:
+    """Write the tables."""
     modules = {**theirs(), **ours(["cni_plugins.multicall", *MODULES.values()])}
     for name in MODULES.values():
         if name not in modules:
             raise SystemExit(f"freeze: {name} was not found")
-    for number, (name, (path, tree)) in enumerate(sorted(modules.items())):
-        place = path.relative_to(ROOT) if path.is_relative_to(ROOT) else path.name
-        data = marshal.dumps(compile(tree, str(place), "exec", optimize=2, dont_inherit=True))
-        blobs.append(f"static const unsigned char m{number}[] = {{{','.join(map(str, data))}}};")
-        package = int(path.name == "__init__.py")
-        rows.append(f'    {{"{name}", m{number}, sizeof m{number}, {package}, NULL}},')
-    end = "    {NULL, NULL, 0, 0, NULL},\n};\n"
-    table = "static const struct _frozen frozen_modules[] = {\n" + "\n".join(rows) + "\n" + end
-    Path(sys.argv[1]).write_text("\n".join(blobs) + "\n" + table)
-    print(f"{len(rows)} modules frozen")
+    # `import` itself (importlib/_bootstrap.py), which the interpreter asks for before anything else.
+    path = Path(importlib.__file__).with_name("_bootstrap.py")
+    bootstrap = {"_frozen_importlib": (path, ast.parse(path.read_bytes()))}
+    Path(sys.argv[1]).write_text(tables(bootstrap, "frozen_bootstrap") + tables(modules, "frozen_modules"))
+    print(f"{len(modules)} modules frozen")
 
 
 if __name__ == "__main__":

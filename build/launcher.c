@@ -1,18 +1,75 @@
-/* The plugins' executable: an interpreter that holds its modules in its own image.
+/* The plugins' executable: an interpreter that holds its modules in its own image, and starts only half-way.
  *
  * PyInstaller's bootloader starts twice (the second time with LD_LIBRARY_PATH set), reads an archive and
- * decompresses it: 3 ms more than this program, on every call of every plugin (bench/startup.py). Here the
- * library is found by the run path ($ORIGIN/lib), the environment stays as the runtime gave it, and modules
- * are read where the kernel mapped them. The interpreter and its extensions are the ones PyInstaller collected.
+ * decompresses it, on every call of every plugin (bench/startup.py). Here modules are read where the kernel
+ * mapped them, and the environment stays as the runtime gave it. What else is left out:
+ *
+ * - the shared libpython: the static one, at a fixed address, needs no 20,000 relocations;
+ * - the standard library that the interpreter carries (deepfreeze.o, 0.9 MB of objects, whose every string it
+ *   would intern): only what a plugin can reach is here, written by freeze.py;
+ * - the second phase of its start, which sets up codecs, sys.path and sys.stdin: PyConfig._init_main (PEP 587,
+ *   "Multi-Phase Initialization"). Built-in and frozen modules, all that a plugin has, need the first alone.
  */
 #include <Python.h>
 
+#include <dlfcn.h>
 #include <libgen.h>
 #include <limits.h>
 #include <signal.h>
 #include <unistd.h>
 
-#include "frozen.h" /* written by freeze.py: frozen_modules[] */
+#include "frozen.h" /* written by freeze.py: frozen_bootstrap[], frozen_modules[] */
+
+/* In the place of frozen.o and deepfreeze.o of libpython.a (Python/frozen.c; its header is internal). */
+struct _module_alias {
+    const char *name;
+    const char *orig;
+};
+static const struct _frozen nothing[] = {{NULL, NULL, 0, 0, NULL}};
+static const struct _module_alias aliases[] = {{"_frozen_importlib", "importlib._bootstrap"}, {NULL, NULL}};
+const struct _frozen *PyImport_FrozenModules = frozen_modules;
+const struct _frozen *_PyImport_FrozenBootstrap = frozen_bootstrap;
+const struct _frozen *_PyImport_FrozenStdlib = nothing;
+const struct _frozen *_PyImport_FrozenTest = nothing;
+const struct _module_alias *_PyImport_FrozenAliases = aliases;
+
+int _Py_Deepfreeze_Init(void)
+{
+    return 0;
+}
+
+void _Py_Deepfreeze_Fini(void)
+{
+}
+
+static char folder[PATH_MAX];
+
+/* An extension module, loaded when it is first imported: no path is searched, as there is no sys.path. */
+static PyObject *load(const char *name)
+{
+    char path[PATH_MAX + 128], function[64];
+    snprintf(path, sizeof path, "%s/lib/" DYNLOAD "/%s" SUFFIX, folder, name);
+    snprintf(function, sizeof function, "PyInit_%s", name);
+    void *library = dlopen(path, RTLD_NOW);
+    PyObject *(*init)(void) = NULL;
+    if (library != NULL)
+        *(void **)&init = dlsym(library, function);
+    if (init == NULL) {
+        PyErr_SetString(PyExc_ImportError, dlerror());
+        return NULL;
+    }
+    return init();
+}
+
+static PyObject *init_ctypes(void)
+{
+    return load("_ctypes");
+}
+
+static PyObject *init_json(void)
+{
+    return load("_json");
+}
 
 static void fail(PyStatus status)
 {
@@ -20,16 +77,26 @@ static void fail(PyStatus status)
         Py_ExitStatusException(status);
 }
 
+/* sys.stderr does not exist, where PyErr_Print would write. */
+static int complain(const char *program)
+{
+    PyObject *type, *value, *trace;
+    PyErr_Fetch(&type, &value, &trace);
+    PyObject *text = value ? PyObject_Repr(value) : NULL;
+    const char *bytes = text ? PyUnicode_AsUTF8(text) : NULL;
+    fprintf(stderr, "%s: cannot start: %s\n", program, bytes ? bytes : "unknown error");
+    return 1;
+}
+
 int main(int argc, char **argv)
 {
-    char exe[PATH_MAX];
-    ssize_t length = readlink("/proc/self/exe", exe, sizeof exe - 32);
+    ssize_t length = readlink("/proc/self/exe", folder, sizeof folder - 1);
     if (length < 0) {
         perror("/proc/self/exe");
         return 1;
     }
-    exe[length] = '\0';
-    char *folder = dirname(exe);
+    folder[length] = '\0';
+    dirname(folder);
 
     /* A reader that goes away is an error to handle, not a reason to die half-way through an ADD. */
     signal(SIGPIPE, SIG_IGN);
@@ -41,39 +108,31 @@ int main(int argc, char **argv)
 
     PyConfig config;
     PyConfig_InitIsolatedConfig(&config);
+    config._init_main = 0;
     config.site_import = 0;
     config.pathconfig_warnings = 0;
     config.install_signal_handlers = 0;
     config.write_bytecode = 0;
     config.optimization_level = 2;
-    fail(PyConfig_SetBytesArgv(&config, argc, argv));
-    config.parse_argv = 0;
-
-    /* Every path is given, so that none is searched for. */
-    char library[PATH_MAX];
-    snprintf(library, sizeof library, "%s/lib", folder);
-    fail(PyConfig_SetBytesString(&config, &config.executable, "/proc/self/exe"));
-    fail(PyConfig_SetBytesString(&config, &config.home, library));
-    fail(PyConfig_SetBytesString(&config, &config.prefix, library));
-    fail(PyConfig_SetBytesString(&config, &config.exec_prefix, library));
-    fail(PyConfig_SetBytesString(&config, &config.base_prefix, library));
-    fail(PyConfig_SetBytesString(&config, &config.base_exec_prefix, library));
-    fail(PyConfig_SetBytesString(&config, &config.stdlib_dir, library));
-    snprintf(library, sizeof library, "%s/lib/" DYNLOAD, folder);
-    wchar_t *dynload = Py_DecodeLocale(library, NULL);
     config.module_search_paths_set = 1;
-    fail(PyWideStringList_Append(&config.module_search_paths, dynload));
-    PyMem_RawFree(dynload);
-
-    PyImport_FrozenModules = frozen_modules;
+    if (PyImport_AppendInittab("_ctypes", init_ctypes) < 0 || PyImport_AppendInittab("_json", init_json) < 0)
+        return 1;
     fail(Py_InitializeFromConfig(&config));
     PyConfig_Clear(&config);
     /* A call lives for milliseconds and ends with _exit: collecting cycles would be work for nothing. */
     PyGC_Disable();
 
+    PyObject *arguments = PyList_New(argc);
+    for (int i = 0; arguments != NULL && i < argc; i++) {
+        PyObject *argument = PyUnicode_DecodeFSDefault(argv[i]);
+        if (argument == NULL)
+            return complain(argv[0]);
+        PyList_SET_ITEM(arguments, i, argument);
+    }
+    if (arguments == NULL || PySys_SetObject("argv", arguments) < 0)
+        return complain(argv[0]);
     PyObject *module = PyImport_ImportModule("cni_plugins.multicall");
-    PyObject *result = module ? PyObject_CallMethod(module, "main", NULL) : NULL;
-    if (result == NULL)
-        PyErr_Print();
-    return 1; /* main() ends the process itself */
+    if (module != NULL)
+        PyObject_CallMethod(module, "main", NULL);
+    return complain(argv[0]); /* main() ends the process itself */
 }
