@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import time
 
 from cni_plugins import VERSION
 from cni_plugins.spec.codec import decode, encode_pretty
@@ -25,7 +26,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
+    from conflist.doctor.finding import Finding
+
 DEFAULT_PATH = "/opt/cni/bin"
+_SECOND_LOOK = 2.0
+"""Seconds after which a node is looked at again before anything is repaired."""
 _ENVIRONMENT = f"""\
 environment:
   NETCONFPATH   folder of the network lists (default {CONFIG_FOLDER})
@@ -95,6 +100,12 @@ def _parser() -> argparse.ArgumentParser:
     command = _command(commands, "lint", _lint, "explain every mistake in network lists")
     command.add_argument("files", metavar="FILE", nargs="*", help="default: the folder NETCONFPATH")
     command.add_argument("--json", action="store_true", help="print the findings as JSON")
+    command = _command(commands, "doctor", _doctor, "say what is wrong with this node's networks")
+    command.add_argument("--json", action="store_true", help="print the findings as JSON")
+    command.add_argument(
+        "--fix", action="store_true", help="run those repairs that are safe, each said first"
+    )
+    command.add_argument("--cache-dir", default=CACHE_FOLDER, help="default: %(default)s")
     _command(commands, "list", _list, "print the networks of the folder NETCONFPATH")
     command = _command(commands, "schema", _schema, "print the JSON Schema of a list, or of one plugin")
     command.add_argument("type", metavar="TYPE", nargs="?", default="", help="a plugin, as bridge")
@@ -167,6 +178,26 @@ def _lint(arguments: argparse.Namespace) -> int:
         colour = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
         print(findings.to_text(found, len(files), colour=colour))
     return int(any(finding.severity == findings.ERROR for finding in found))
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from conflist.doctor import report  # noqa: PLC0415 (it brings in the linter, and with it pydantic)
+
+    def look() -> list[Finding]:
+        return report.examine(_config_folder(), _plugin_path(), arguments.cache_dir)
+
+    found = look()
+    worked = True
+    if arguments.fix and any(each.safe for each in found):
+        if not arguments.json:
+            report.show(found, as_json=False)
+        # What an ADD that runs just now has made is no leftover: at a second look it is not amiss.
+        time.sleep(_SECOND_LOOK)
+        again = set(look())
+        worked = report.repair([each for each in found if each in again], main)
+        found = look()
+    report.show(found, as_json=arguments.json)
+    return int(not worked or bool(found))
 
 
 def _schema(arguments: argparse.Namespace) -> int:

@@ -1,0 +1,74 @@
+"""What the host itself must be like: forwarding, bridge netfilter, MTU."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from conflist.doctor import facts as node
+from conflist.doctor.finding import ERROR, WARNING, Finding
+from conflist.doctor.networks import sets_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from conflist.doctor.facts import Facts
+
+_FORWARDING = {4: "net.ipv4.ip_forward", 6: "net.ipv6.conf.all.forwarding"}
+_BRIDGE_FILTER = "net.bridge.bridge-nf-call-iptables"
+
+
+def forwarding(facts: Facts) -> Iterator[Finding]:
+    """Whether the host forwards the families that its pods have, once one has been attached."""
+    needed: dict[int, str] = {}
+    for name, network in facts.networks.items():
+        if not any(key[0] == name for key in facts.attachments):
+            continue  # the first ADD sees to it
+        for plugin in node.objects(network):
+            if plugin.get("type") == "ptp" or plugin.get("isGateway") or plugin.get("isDefaultGateway"):
+                needed |= {each.version: name for each in sets_of(plugin, network.version)}
+    for version, name in sorted(needed.items()):
+        key = _FORWARDING[version]
+        if _read(key) == "0":
+            text = f"the host does not forward IPv{version}: pods reach no other network"
+            repair = (("sysctl", "-w", f"{key}=1"),)
+            yield Finding("forwarding", ERROR, name, text, repair=repair, safe=True)
+
+
+def bridge_filter(facts: Facts) -> Iterator[Finding]:
+    """Whether packets between ports of a bridge pass the packet filter, where something counts on that."""
+    wanting = [
+        name
+        for name, network in facts.networks.items()
+        for plugin in network.plugins
+        if plugin.get("type") == "firewall" and plugin.get("ingressPolicy") == "isolated"
+    ]
+    if wanting and _read(_BRIDGE_FILTER) != "1":
+        text = f"{_BRIDGE_FILTER} is not 1: packets between pods of a bridge pass no packet filter"
+        repair = (("modprobe", "br_netfilter"), ("sysctl", "-w", f"{_BRIDGE_FILTER}=1"))
+        yield Finding("bridge-netfilter", ERROR, wanting[0], text, repair=repair, safe=True)
+
+
+def mtu(facts: Facts) -> Iterator[Finding]:
+    """Whether what pods send fits what leaves the host."""
+    found = {link["ifname"]: link for link in facts.links}
+    uplinks = [found[each["dev"]] for each in node.ip("route", "show", "default") if each.get("dev") in found]
+    if not uplinks:
+        return
+    uplink = min(uplinks, key=lambda each: int(each["mtu"]))
+    for name, network in facts.networks.items():
+        for plugin in node.objects(network):
+            bridge = found.get(plugin.get("bridge") or "cni0") if plugin.get("type") == "bridge" else None
+            configured = plugin.get("mtu") if plugin.get("type") in ("bridge", "ptp") else None
+            used = bridge["mtu"] if bridge else configured
+            if used and used > uplink["mtu"]:
+                text = f"its MTU is {used}, that of the uplink {uplink['ifname']} only {uplink['mtu']}"
+                advice = f'set "mtu": {uplink["mtu"]} in the list; pods that are there keep theirs'
+                yield Finding("mtu", WARNING, name, text, advice)
+
+
+def _read(key: str) -> str:
+    try:
+        with open(f"/proc/sys/{key.replace('.', '/')}", encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return ""

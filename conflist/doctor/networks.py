@@ -1,0 +1,141 @@
+"""What is wrong with networks as they are configured, and with what was made of that."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from cni_plugins.address import Prefix, format_address
+from cni_plugins.spec.errors import CNIError
+from cni_plugins.spec.schema import validate
+from conflist.doctor import facts as node
+from conflist.doctor.finding import ERROR, WARNING, Finding
+from conflist.findings import ERROR as LINT_ERROR
+from conflist.lint import expand, lint
+from ipam.host_local.allocator import free
+from ipam.host_local.ranges import range_sets
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from conflist.doctor.facts import Facts
+    from ipam.host_local.ranges import RangeSet
+
+_NEARLY_FULL = 0.9
+
+
+def lists(folder: str, path: Sequence[str]) -> Iterator[Finding]:
+    """What the linter says: mistakes, plugins that are missing, networks in conflict with each other."""
+    try:
+        found = lint(expand([folder]), path)
+    except CNIError as error:
+        yield Finding("lists", ERROR, "", error.msg, "write a network list, or set NETCONFPATH")
+        return
+    for each in found:
+        severity = ERROR if each.severity == LINT_ERROR else WARNING
+        yield Finding("lists", severity, "", f"{each.file}:{each.line}: {each.text}", each.advice)
+
+
+def ranges(facts: Facts) -> Iterator[Finding]:
+    """Range sets that have few addresses left."""
+    for name, network in facts.networks.items():
+        held = {each.address for each in facts.reservations if each.network == name}
+        for item in _range_sets(network):
+            left = free(item, held)
+            if left > item.size() * (1 - _NEARLY_FULL):
+                continue
+            text = f"{left} of {item.size()} addresses of {item} are left"
+            severity = WARNING if left > 0 else ERROR
+            yield Finding("range", severity, name, text, "enlarge the range, or remove what is left over")
+
+
+def flannel(facts: Facts) -> Iterator[Finding]:
+    """Whether flannel's daemon has given this node a subnet."""
+    for name, network in facts.networks.items():
+        for plugin in network.plugins:
+            if plugin.get("type") == "flannel" and "FLANNEL_SUBNET" not in node.subnet_env(plugin):
+                path = plugin.get("subnetFile") or node.SUBNET_FILE
+                text = f"{path} is missing or has no FLANNEL_SUBNET: no pod can be attached"
+                yield Finding("subnet-file", ERROR, name, text, "see why flanneld does not run on this node")
+
+
+def bridges(facts: Facts) -> Iterator[Finding]:
+    """Bridges that do not have their gateway's address."""
+    found = {link["ifname"]: link for link in facts.links}
+    for name, network in facts.networks.items():
+        for plugin in node.objects(network):
+            if plugin.get("type") != "bridge" or not (
+                plugin.get("isGateway") or plugin.get("isDefaultGateway")
+            ):
+                continue
+            link = found.get(plugin.get("bridge") or "cni0")
+            if link is not None and not plugin.get("vlan"):
+                yield from _bridge(name, link, sets_of(plugin, network.version))
+
+
+def _bridge(name: str, link: dict[str, Any], sets: list[RangeSet]) -> Iterator[Finding]:
+    held = {
+        f"{each['local']}/{each['prefixlen']}" for each in link["addr_info"] if each.get("scope") == "global"
+    }
+    expected = {
+        f"{format_address(item.gateway)}/{item.subnet.length}": item.subnet.version
+        for each in sets
+        for item in each.ranges
+    }
+    if link.get("operstate") == "DOWN" and "UP" not in link["flags"]:
+        repair = (("ip", "link", "set", link["ifname"], "up"),)
+        yield Finding(
+            "bridge-down", ERROR, name, f"bridge {link['ifname']} is down", repair=repair, safe=True
+        )
+    for gateway, version in expected.items():
+        if gateway in held:
+            continue
+        others = sorted(each for each in held - expected.keys() if Prefix.parse(each).version == version)
+        commands = [("ip", "address", "delete", each, "dev", link["ifname"]) for each in others]
+        commands.append(("ip", "address", "add", gateway, "dev", link["ifname"]))
+        instead = f"; it has {', '.join(others)}" if others else ""
+        text = f"bridge {link['ifname']} does not have its gateway address {gateway}{instead}"
+        yield Finding("bridge-address", ERROR, name, text, repair=tuple(commands), safe=not others)
+
+
+def overlaps(facts: Facts) -> Iterator[Finding]:
+    """Subnets that the host reaches by another way already."""
+    own = {
+        plugin.get("bridge") or "cni0"
+        for network in facts.networks.values()
+        for plugin in node.objects(network)
+        if plugin.get("type") == "bridge"
+    }
+    foreign = []
+    for link in facts.links:
+        if link["ifname"] in own or link.get("link_type") == "loopback" or ":" in link.get("ifalias", ""):
+            continue
+        if link.get("linkinfo", {}).get("info_kind") in ("vxlan", "wireguard", "ipip"):
+            continue
+        foreign += [
+            (link["ifname"], Prefix.parse(f"{each['local']}/{each['prefixlen']}").network())
+            for each in link["addr_info"]
+            if each.get("scope") == "global" and "local" in each
+        ]
+    for name, network in facts.networks.items():
+        for item in _range_sets(network):
+            for within in item.ranges:
+                for ifname, taken in foreign:
+                    if taken.length < taken.bits and within.subnet.overlaps(taken):
+                        text = f"its subnet {within.subnet} overlaps {taken}, which the host has on {ifname}"
+                        yield Finding("conflict", ERROR, name, text, "give the network addresses of its own")
+
+
+def _range_sets(network: Any) -> Iterator[RangeSet]:
+    for plugin in node.objects(network):
+        yield from sets_of(plugin, network.version)
+
+
+def sets_of(plugin: dict[str, Any], version: str) -> list[RangeSet]:
+    """Return the range sets of a plugin object, when it takes addresses from host-local."""
+    ipam = plugin.get("ipam")
+    if not isinstance(ipam, dict) or ipam.get("type") != "host-local":
+        return []
+    try:
+        return range_sets(validate("HostLocalConf", {"ipam": ipam}), version)
+    except CNIError:
+        return []  # the linter says why

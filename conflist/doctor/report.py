@@ -1,0 +1,84 @@
+"""The doctor's rounds: look, tell, and repair when asked."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+from conflist.doctor import host, leftovers, networks
+from conflist.doctor.facts import collect
+from conflist.doctor.finding import ERROR
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from conflist.doctor.finding import Finding
+
+
+def examine(folder: str, path: Sequence[str], cache_folder: str) -> list[Finding]:
+    """Return everything that is wrong with the node; it is only read.
+
+    Args:
+        folder: of the network lists.
+        path: of the plugins.
+        cache_folder: libcni's.
+    """
+    facts = collect(folder, cache_folder)
+    found = list(networks.lists(folder, path))
+    for check in (
+        networks.flannel,
+        networks.bridges,
+        networks.overlaps,
+        networks.ranges,
+        host.forwarding,
+        host.bridge_filter,
+        host.mtu,
+        leftovers.attachments,
+        leftovers.addresses,
+        leftovers.scratch,
+        leftovers.links,
+        leftovers.rules,
+    ):
+        found += check(facts)
+    return list(dict.fromkeys(found))
+
+
+def show(found: Sequence[Finding], *, as_json: bool) -> None:
+    """Print what was found, each with the commands that repair it."""
+    if as_json:
+        print(json.dumps([each.to_json() for each in found], indent=4))
+        return
+    for each in found:
+        about = f"network {each.network}: " if each.network else ""
+        print(f"{each.severity}: {about}{each.text}")
+        if each.advice:
+            print(f"    {each.advice}")
+        for command in each.repair:
+            print(f"    {shlex.join(command)}{'' if each.safe else '    (look first)'}")
+    errors = sum(each.severity == ERROR for each in found)
+    print(f"{errors} errors, {len(found) - errors} warnings" if found else "nothing is wrong")
+
+
+def repair(found: Sequence[Finding], cnictl: Callable[[list[str]], int]) -> bool:
+    """Run the commands of findings that are safe to repair, each said first; tell whether all worked.
+
+    Args:
+        found: from `examine`.
+        cnictl: runs a command line of cnictl's own.
+    """
+    worked = True
+    for command in dict.fromkeys(each for item in found if item.safe for each in item.repair):
+        print(f"+ {shlex.join(command)}", file=sys.stderr, flush=True)
+        if command[0] == "cnictl":
+            status = cnictl(list(command[1:]))
+        else:
+            try:
+                status = subprocess.run(command, check=False, stdout=subprocess.DEVNULL).returncode
+            except OSError as error:
+                print(f"{command[0]}: {error.strerror}", file=sys.stderr)
+                status = 1
+        worked = worked and status == 0
+    return worked

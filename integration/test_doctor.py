@@ -1,0 +1,228 @@
+"""cnictl doctor: each thing broken for real is found, and repaired where that is safe."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from integration.checks import outside
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from integration.node import Node
+
+LISTS = "/etc/cni/net.d"
+STATE = "/var/lib/cni/networks/pods"
+BRIDGE = {
+    "type": "bridge",
+    "bridge": "br0",
+    "isDefaultGateway": True,
+    "ipMasq": True,
+    "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.77.0.0/24"}]]},
+}
+OLD = 600.0
+
+
+def write_list(node: Node, *plugins: dict[str, Any], name: str = "pods") -> None:
+    os.makedirs(node.path(LISTS), exist_ok=True)
+    with open(node.path(f"{LISTS}/10-{name}.conflist"), "w", encoding="utf-8") as file:
+        json.dump({"cniVersion": "1.1.0", "name": name, "plugins": plugins}, file)
+
+
+def cnictl(node: Node, *arguments: str) -> tuple[int, str]:
+    env = {"NETCONFPATH": LISTS, "CNI_PATH": node.plugins}
+    if arguments[0] == "add":
+        env["CAP_ARGS"] = json.dumps({"portMappings": [{"hostPort": 8080, "containerPort": 80}]})
+    done = node.run([f"{node.plugins}/cnictl", *arguments], env, check=False)
+    assert b"Traceback" not in done.stderr, done.stderr
+    return done.returncode, done.stdout.decode()
+
+
+def doctor(node: Node, *options: str) -> list[dict[str, Any]]:
+    status, text = cnictl(node, "doctor", "--json", *options)
+    found: list[dict[str, Any]] = json.loads(text)
+    assert status == bool(found)
+    return found
+
+
+def checks(found: list[dict[str, Any]]) -> set[str]:
+    return {each["check"] for each in found}
+
+
+@pytest.fixture
+def net(node: Node) -> Node:
+    """A node with an uplink, and a pod on a bridge."""
+    outside(node)
+    node.run(["ip", "route", "add", "default", "via", "192.0.2.2"])
+    write_list(node, BRIDGE, {"type": "portmap", "capabilities": {"portMappings": True}})
+    node.netns("c1")
+    assert cnictl(node, "add", "pods", "/run/netns/c1", "--container-id", "c1")[0] == 0
+    return node
+
+
+def put(node: Node, path: str, text: str = "", *, age: float = OLD) -> None:
+    os.makedirs(os.path.dirname(node.path(path)), exist_ok=True)
+    with open(node.path(path), "w", encoding="utf-8") as file:
+        file.write(text)
+    then = os.stat(node.path(path)).st_mtime - age
+    os.utime(node.path(path), (then, then))
+
+
+def ip(*words: str) -> Callable[[Node], None]:
+    def change(node: Node) -> None:
+        node.run(["ip", *words])
+
+    return change
+
+
+def leak_an_address(node: Node) -> None:
+    put(node, f"{STATE}/10.77.0.9", "gone\r\neth0")
+
+
+def leave_an_empty_file(node: Node) -> None:
+    put(node, f"{STATE}/10.77.0.9")
+
+
+def lose_a_namespace(node: Node) -> None:
+    node.netns("c2")
+    assert cnictl(node, "add", "pods", "/run/netns/c2", "--container-id", "c2")[0] == 0
+    node.remove_netns("c2")
+    os.utime(node.path(f"{STATE}/10.77.0.3"), (0, 0))
+
+
+def forget_an_attachment(node: Node) -> None:
+    """Its namespace stays, but neither the runtime nor host-local knows of it."""
+    lose_a_namespace(node)
+    os.unlink(node.path("/var/lib/cni/results/pods-c2-eth0"))
+    os.unlink(node.path(f"{STATE}/10.77.0.3"))
+
+
+def strand_a_pair(node: Node) -> None:
+    node.run(["ip", "link", "add", "veth0000cafe", "type", "veth", "peer", "name", "other"])
+    node.run(["ip", "link", "set", "veth0000cafe", "alias", "pods:gone:eth0"])
+
+
+def stop_forwarding(node: Node) -> None:
+    node.run(["sysctl", "-qw", "net.ipv4.ip_forward=0"])
+
+
+REPAIRED: dict[str, tuple[Callable[[Node], None], str]] = {
+    "leaked-address": (leak_an_address, "rm /var/lib/cni/networks/pods/10.77.0.9"),
+    "empty-reservation": (leave_an_empty_file, "rm /var/lib/cni/networks/pods/10.77.0.9"),
+    "attachment": (
+        lose_a_namespace,
+        "cnictl del pods /run/netns/c2 --container-id c2 --ifname eth0",
+    ),
+    "stale-rule": (forget_an_attachment, "nft delete rule"),
+    "stale-link": (strand_a_pair, "ip link delete veth0000cafe"),
+    "forwarding": (stop_forwarding, "sysctl -w net.ipv4.ip_forward=1"),
+    "bridge-address": (
+        ip("address", "delete", "10.77.0.1/24", "dev", "br0"),
+        "ip address add 10.77.0.1/24 dev br0",
+    ),
+    "bridge-down": (ip("link", "set", "br0", "down"), "ip link set br0 up"),
+}
+
+
+@pytest.mark.parametrize("check", REPAIRED)
+def test_what_is_safe_is_repaired(net: Node, check: str) -> None:
+    assert doctor(net) == []
+    breaks, command = REPAIRED[check]
+    breaks(net)
+    found = doctor(net)
+    assert checks(found) == {check}, found
+    assert all(each["safe"] for each in found)
+    assert any(line.startswith(command) for each in found for line in each["repair"]), found
+    assert doctor(net) == found, "it changes nothing by itself"
+    assert doctor(net, "--fix") == []
+    assert doctor(net) == []
+    assert "eth0" in net.links("c1")
+    assert cnictl(net, "check", "pods", "/run/netns/c1", "--container-id", "c1")[0] == 0
+
+
+def replace_the_address(node: Node) -> None:
+    node.run(["ip", "address", "delete", "10.77.0.1/24", "dev", "br0"])
+    node.run(["ip", "address", "add", "10.99.0.1/24", "dev", "br0"])
+
+
+def forget_a_plugin(node: Node) -> None:
+    write_list(node, BRIDGE, {"type": "no-such"})
+
+
+def shrink_the_range(node: Node) -> None:
+    ranges = [[{"subnet": "10.77.0.0/24", "rangeEnd": "10.77.0.3"}]]
+    write_list(node, {**BRIDGE, "ipam": {"type": "host-local", "ranges": ranges}})
+    for address in ("10.77.0.3",):
+        put(node, f"{STATE}/{address}", "young\r\neth0", age=0)
+
+
+def overlap_a_list(node: Node) -> None:
+    write_list(node, {**BRIDGE, "bridge": "br1"}, name="other")
+
+
+def wait_for_flanneld(node: Node) -> None:
+    write_list(node, {"type": "flannel"}, name="flannel")
+
+
+TOLD: dict[str, tuple[Callable[[Node], None], str, str]] = {
+    "wrong address": (replace_the_address, "bridge-address", "it has 10.99.0.1/24"),
+    "plugin missing": (forget_a_plugin, "lists", "no-such"),
+    "range full": (shrink_the_range, "range", "0 of 2 addresses"),
+    "same subnet": (overlap_a_list, "lists", "overlaps 10.77.0.0/24"),
+    "subnet of the host": (
+        ip("address", "add", "10.77.0.200/25", "dev", "uplink"),
+        "conflict",
+        "which the host has on uplink",
+    ),
+    "MTU": (ip("link", "set", "uplink", "mtu", "1400"), "mtu", "uplink only 1400"),
+    "no daemon": (wait_for_flanneld, "subnet-file", "/run/flannel/subnet.env"),
+}
+
+
+@pytest.mark.parametrize("what", TOLD)
+def test_what_an_administrator_must_decide_is_told(net: Node, what: str) -> None:
+    breaks, check, says = TOLD[what]
+    breaks(net)
+    found = doctor(net)
+    (told,) = [each for each in found if each["check"] == check]
+    assert says in told["text"]
+    assert not told["safe"]
+    assert told["advice"] or told["repair"]
+    assert doctor(net, "--fix") == found
+
+
+def test_scratch_files_of_flannel(net: Node) -> None:
+    put(net, "/run/flannel/subnet.env", "FLANNEL_SUBNET=10.78.1.1/24\nFLANNEL_NETWORK=10.78.0.0/16\n")
+    write_list(net, {"type": "flannel"}, name="flannel")
+    path = "/var/lib/cni/flannel/gone"
+    put(net, path, json.dumps({"name": "flannel", "type": "bridge"}))
+    put(net, "/var/lib/cni/flannel/young", json.dumps({"name": "flannel", "type": "bridge"}), age=0)
+    put(net, "/var/lib/cni/flannel/other", json.dumps({"name": "theirs", "type": "bridge"}))
+    (found,) = doctor(net)
+    assert (found["check"], found["repair"]) == ("stale-scratch", [f"rm {path}"])
+    assert doctor(net, "--fix") == []
+    assert sorted(os.listdir(net.path("/var/lib/cni/flannel"))) == ["other", "young"]
+
+
+def test_an_address_that_somebody_has_is_not_leaked(net: Node) -> None:
+    """Another runtime, with a cache elsewhere, attached the pod."""
+    path = net.path(f"{STATE}/10.77.0.2")
+    os.utime(path, (0, 0))
+    os.unlink(net.path("/var/lib/cni/results/pods-c1-eth0"))
+    assert doctor(net) == []
+
+
+def test_in_words(net: Node) -> None:
+    assert cnictl(net, "doctor") == (0, "nothing is wrong\n")
+    leak_an_address(net)
+    status, text = cnictl(net, "doctor")
+    assert status == 1
+    assert text.splitlines() == [
+        "warning: network pods: address 10.77.0.9 is reserved for container gone, which is gone",
+        f"    rm {STATE}/10.77.0.9",
+        "0 errors, 1 warnings",
+    ]
