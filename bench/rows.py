@@ -137,7 +137,7 @@ ROWS = (
         targets={"add": 0.9},
         verbs=("add", "check", "delete"),
     ),
-    Row("loopback", "loopback", ours=lambda _side: [{"type": "loopback"}], targets={}),
+    Row("loopback", "loopback", ours=lambda _side: [{"type": "loopback"}], targets={"add": 2.0}),
     Row(
         "version",
         "VERSION of bridge",

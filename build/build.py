@@ -53,8 +53,6 @@ def launcher(work: Path, runtime: Path) -> None:
         *(ROOT / "build/launcher.c", "-o", runtime / "cni", library),
         # Not position-independent, as Debian's own interpreter; the extensions find its functions in it.
         *("-no-pie", "-Wl,--export-dynamic", "-Wl,-z,relro,-z,now"),
-        # DT_RPATH, not DT_RUNPATH: it also holds for what the extensions need (_ctypes: libffi).
-        "-Wl,--disable-new-dtags,-rpath,$ORIGIN/lib",
         *("-Wl,-Bstatic", "-lexpat", "-lz", "-Wl,-Bdynamic", "-lm"),
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _ctypes
 import errno
 import fcntl
 import posix
@@ -11,35 +10,17 @@ from cni_plugins.kernel.netlink import NETLINK_ROUTE, Netlink
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Self
 
 _CLONE_NEWNET = 0x40000000
 _NS_GET_NSTYPE = 0xB703
-_FUNCFLAG_CDECL = 0x1
-_FUNCFLAG_USE_ERRNO = 0x8
-
-
-class _Int(_ctypes._SimpleCData):  # type: ignore[type-arg]  # noqa: SLF001
-    """C's int. The `ctypes` package would cost 3 ms for this and `_Setns`; its C core alone costs 0.4."""
-
-    _type_ = "i"
-
-
-class _Setns(_ctypes.CFuncPtr):
-    """`int setns(int fd, int nstype)`: Python has it as os.setns from 3.12 on."""
-
-    _flags_ = _FUNCFLAG_CDECL | _FUNCFLAG_USE_ERRNO
-    _restype_ = _Int
-
-
-_setns = _Setns(_ctypes.dlsym(_ctypes.dlopen(None, 0), "setns"))  # type: ignore[arg-type]
-
-
-def _enter(fd: int) -> None:
-    _ctypes.set_errno(0)
-    if _setns(fd, _CLONE_NEWNET) != 0:
-        code = _ctypes.get_errno()
-        raise OSError(code, posix.strerror(code))
+# Python has it from 3.12 on, and our own executable gives it to 3.11 (build/launcher.c).
+_setns: Callable[[int, int], None]
+if hasattr(posix, "setns"):
+    _setns = posix.setns
+else:
+    from cni_plugins.kernel.setns import setns as _setns
 
 
 class Namespace:
@@ -114,7 +95,7 @@ class Entered:
     def __enter__(self) -> None:
         self._home = posix.open("/proc/self/ns/net", posix.O_RDONLY | posix.O_CLOEXEC)
         try:
-            _enter(self._namespace.fd)
+            _setns(self._namespace.fd, _CLONE_NEWNET)
         except OSError as error:
             posix.close(self._home)
             error.add_note(f"failed to enter netns {self._namespace.path!r}")
@@ -122,5 +103,5 @@ class Entered:
 
     def __exit__(self, *_exc: object) -> None:
         # Failing to come home would leave the process working in a pod: the error must get out.
-        _enter(self._home)
+        _setns(self._home, _CLONE_NEWNET)
         posix.close(self._home)

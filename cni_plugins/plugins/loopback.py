@@ -6,16 +6,19 @@ It owns nothing: the kernel gives every namespace its loopback interface, and ta
 from __future__ import annotations
 
 from cni_plugins.address import Prefix
-from cni_plugins.attach import verify
 from cni_plugins.kernel import addr, link
 from cni_plugins.kernel.netns import Namespace, find_namespace
+from cni_plugins.lazy import Lazy
 from cni_plugins.spec.errors import CheckFailedError
 from cni_plugins.spec.plugin import Plugin
 from cni_plugins.spec.result import Interface, IPConfig, Result
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from cni_plugins.attach import verify
     from cni_plugins.spec.request import Request
+else:
+    verify = Lazy("cni_plugins.attach.verify")
 
 _NAME = "lo"  # whatever CNI_IFNAME says
 
