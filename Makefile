@@ -48,6 +48,7 @@ lint: $(VENV)/.made ## Check style, types and layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python build/compile_config.py --check
+	$(BIN)/python build/errors_page.py --check
 
 .PHONY: bench
 bench: $(BUNDLE)/.built .work/test-packages ## Compare with the Go plugins (PEER_BIN=… for others than Debian's)

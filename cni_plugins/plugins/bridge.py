@@ -23,12 +23,13 @@ from cni_plugins.spec.result import Interface, Result
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from cni_plugins.attach import masquerade, spoofcheck
+    from cni_plugins.attach import masquerade, ready, spoofcheck
     from cni_plugins.config.bridge import BridgeConf
     from cni_plugins.kernel.link import Link
     from cni_plugins.spec.request import Request
 else:
     masquerade = Lazy("cni_plugins.attach.masquerade")
+    ready = Lazy("cni_plugins.attach.ready")
     spoofcheck = Lazy("cni_plugins.attach.spoofcheck")
 
 _EEXIST = 17
@@ -136,8 +137,14 @@ def check(request: Request) -> None:
 
 
 def status(request: Request) -> None:
-    """Ask the IPAM plugin; the configuration itself must be one that ADD would take."""
+    """Look at the configuration, the kernel's drivers and its packet filter, and ask the IPAM plugin."""
+    conf: BridgeConf = request.conf
     _validate(request)
+    ready.links("veth", "bridge")
+    if conf.ip_masq:
+        ready.packet_filter(conf.ip_masq_backend, "ipMasq")
+    if conf.macspoofchk:
+        ready.packet_filter(ready.NFTABLES, "macspoofchk")
     ipam.forward(request)
 
 

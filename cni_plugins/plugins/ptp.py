@@ -24,12 +24,13 @@ from cni_plugins.spec.result import Interface, Result, Route
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from cni_plugins.attach import masquerade
+    from cni_plugins.attach import masquerade, ready
     from cni_plugins.config.ptp import PtpConf
     from cni_plugins.kernel.link import Link
     from cni_plugins.spec.request import Request
 else:
     masquerade = Lazy("cni_plugins.attach.masquerade")
+    ready = Lazy("cni_plugins.attach.ready")
 
 _LINK_LOCAL = {4: Prefix(bytes((169, 254, 0, 0)), 16), 6: Prefix(b"\xfe\x80" + bytes(14), 10)}
 _NEXT_HOPS = {4: bytes((169, 254, 1, 1)), 6: b"\xfe\x80" + bytes(13) + b"\1"}
@@ -97,8 +98,12 @@ def check(request: Request) -> None:
 
 
 def status(request: Request) -> None:
-    """Ask the IPAM plugin; the configuration itself must be one that ADD would take."""
-    _validate(request.conf)
+    """Look at the configuration, the kernel's drivers and its packet filter, and ask the IPAM plugin."""
+    conf: PtpConf = request.conf
+    _validate(conf)
+    ready.links("veth")
+    if conf.ip_masq:
+        ready.packet_filter(conf.ip_masq_backend, "ipMasq")
     ipam.forward(request)
 
 

@@ -18,6 +18,7 @@ from cni_plugins.spec.errors import (
     DecodeError,
     DelegateError,
     InvalidConfigError,
+    NotAvailableError,
 )
 from cni_plugins.spec.result import Result
 
@@ -83,8 +84,16 @@ def call(request: Request, plugin: str, config: dict[str, Any], command: str = "
 
     Raises:
         CNIError: as for `add`.
+        NotAvailableError: in answer to STATUS, that the delegate cannot be found.
     """
-    _call(request, command or request.command, plugin, find(request, plugin), config)
+    verb = command or request.command
+    try:
+        path = find(request, plugin)
+    except DelegateError as error:
+        if verb == "STATUS":
+            raise NotAvailableError(error.msg, error.details) from None
+        raise
+    _call(request, verb, plugin, path, config)
 
 
 def find(request: Request, plugin: str) -> str:

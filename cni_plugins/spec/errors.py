@@ -54,114 +54,175 @@ class CNIError(Exception):
 
 
 class IncompatibleVersionError(CNIError):
-    """Code 1."""
+    """Code 1: the configuration's cniVersion is not spoken, or is older than the verb.
+
+    Set the network's `cniVersion` to one of those that the message names.
+    """
 
     code = 1
 
 
 class UnsupportedFieldError(CNIError):
-    """Code 2: the message names the key and the value."""
+    """Code 2: a key has a value that this plugin cannot serve; the message names both.
+
+    Correct the key in the network's list.
+    """
 
     code = 2
 
 
 class UnknownContainerError(CNIError):
-    """Code 3."""
+    """Code 3: nothing is known of the container.
+
+    Nothing needs to be cleaned up; for CHECK, attach the container first.
+    """
 
     code = 3
 
 
 class InvalidEnvironmentError(CNIError):
-    """Code 4: the message names the variables."""
+    """Code 4: `CNI_*` variables are missing or invalid; the message names them.
+
+    This is the runtime's part: see its version and its log.
+    """
 
     code = 4
 
 
 class IOFailureError(CNIError):
-    """Code 5."""
+    """Code 5: standard input could not be read.
+
+    This is the runtime's part: see its log.
+    """
 
     code = 5
 
 
 class DecodeError(CNIError):
-    """Code 6."""
+    """Code 6: the input, or a file of the plugin's own, is not JSON.
+
+    `cnictl lint` shows the place in a list; a damaged file is named in the message.
+    """
 
     code = 6
 
 
 class InvalidConfigError(CNIError):
-    """Code 7."""
+    """Code 7: the configuration is JSON, but not valid.
+
+    Correct the key that the message names; `cnictl lint` shows its place.
+    """
 
     code = 7
 
 
 class NamespaceError(CNIError):
-    """Code 8."""
+    """Code 8: `CNI_NETNS` is the namespace in which the plugin itself runs.
+
+    Set `CNI_NETNS_OVERRIDE=1` if that is meant; else the runtime gave a wrong path.
+    """
 
     code = 8
 
 
 class TryAgainLaterError(CNIError):
-    """Code 11."""
+    """Code 11: a condition that passes, as a `subnet.env` that is not written yet.
+
+    Wait: the runtime tries again. If it lasts, see why flanneld does not run.
+    """
 
     code = 11
 
 
 class NotAvailableError(CNIError):
-    """Code 50, an answer to STATUS."""
+    """Code 50: STATUS: an ADD could not be served now.
+
+    Do what `details` says; `cnictl doctor` looks further.
+    """
 
     code = 50
 
 
 class LimitedConnectivityError(CNIError):
-    """Code 51, an answer to STATUS."""
+    """Code 51: STATUS: the same, and running containers may be limited.
+
+    Do what `details` says, and look at running pods.
+    """
 
     code = 51
 
 
 class KernelError(CNIError):
-    """Code 100: made by the skeleton from an OSError, with what was being done."""
+    """Code 100: the kernel refused a request; the message says what was being done.
+
+    `details` has the number of the error (errno(3)); often a module or a right is missing.
+
+    Made by the skeleton from an OSError.
+    """
 
     code = 100
 
 
 class CheckFailedError(CNIError):
-    """Code 101: the message says what was expected and what was found."""
+    """Code 101: CHECK found that the kernel differs from what ADD made.
+
+    Delete the pod and let it be made again, or restore what the message names.
+    """
 
     code = 101
 
 
 class NoAddressError(CNIError):
-    """Code 102."""
+    """Code 102: a range set is exhausted, or an address that was asked for is taken.
+
+    Enlarge the range, or let `cnictl doctor --fix` release what is leaked.
+    """
 
     code = 102
 
 
 class DelegateError(CNIError):
-    """Code 103."""
+    """Code 103: a plugin that another one calls cannot be found or started.
+
+    Install it into a folder of `CNI_PATH`, or correct `type`.
+    """
 
     code = 103
 
 
 class TeardownError(CNIError):
-    """Code 104: the message joins those of the steps that failed."""
+    """Code 104: DEL or GC went through all its steps, and several failed.
+
+    Each step's message is in this one; repeat the DEL when their causes are gone.
+    """
 
     code = 104
 
 
 class ConflictError(CNIError):
-    """Code 105."""
+    """Code 105: something that is not ours stands where the plugin must build.
+
+    Remove it, or name another bridge, master or VLAN.
+    """
 
     code = 105
 
 
 class ProgramError(CNIError):
-    """Code 106: the message holds the program's own stderr."""
+    """Code 106: a program such as iptables failed; the message has what it printed.
+
+    See that message; the program may be missing or of another kind than its rules.
+    """
 
     code = 106
 
 
 class AlreadyAttachedError(CNIError):
-    """Code 107: a caller must not answer a delegate's with a DEL, which would end the attachment."""
+    """Code 107: the interface is there already, or belongs to an earlier ADD; nothing was touched.
+
+    DEL the attachment first, or use another interface name.
+
+    A caller must not answer a delegate's with a DEL, which would end the attachment.
+    """
 
     code = 107

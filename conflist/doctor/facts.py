@@ -60,7 +60,7 @@ class Facts:
     live: set[str] = field(default_factory=set)
 
     def is_known(self, container_id: str) -> bool:
-        """Tell whether a container may be attached, or its DEL will clean up; in a comment an id is cut short."""
+        """Tell whether a container may be attached, or have its DEL; a comment cuts its id short."""
         return any(each.startswith(container_id) for each in self.live | {key[1] for key in self.attachments})
 
 
