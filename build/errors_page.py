@@ -1,7 +1,7 @@
-"""Write docs/errors.md from the code's own table of errors, `cni_plugins/spec/errors.py`; `--check` compares.
+"""Write docs/errors.md from `cni_plugins/spec/errors.py`, the code's own table; `--check` compares.
 
-A class's docstring has, in this order: its code and when it is given, what to do, and what only a reader of the
-code has to know.
+A class's docstring has, in this order: its code and when it is given, what to do, and what only a reader of
+the code has to know.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ HEADER = """\
 A plugin that fails exits with status 1 and prints one JSON object (CNI 1.1.0, section 5, "Error"):
 
 ```json
-{"cniVersion": "1.1.0", "code": 102, "msg": "what failed, with the names that matter", "details": "what to do"}
+{"cniVersion": "1.1.0", "code": 102, "msg": "what failed, with its names", "details": "what to do"}
 ```
 
-Codes up to 99 are the specification's, from 100 up our own. kubelet shows `msg` and `details` in the pod's events.
+Codes up to 99 are the specification's, from 100 up our own. kubelet shows `msg` and `details` in the pod's
+events.
 
 | code | when | what to do |
 |---|---|---|
