@@ -184,6 +184,7 @@ def test_a_networks_name_is_a_string(name: object) -> None:
         ("a" * 16, "is too long"),
         ("a" * 4096, "is too long"),
         ("\u00e9" * 8, "is too long; the kernel takes 15 bytes"),
+        ("\udcff\udcfe", "is not UTF-8"),
     ],
 )
 @pytest.mark.parametrize("verb", ["ADD", "CHECK", "DEL"])
@@ -194,7 +195,7 @@ def test_invalid_interface_names_are_code_4(verb: str, name: str, says: str) -> 
     assert "\n" not in caught.value.msg
 
 
-@pytest.mark.parametrize("name", ["a", "eth0", "a" * 15, "\u00e9" * 7, "veth.1-2@x", "...", "\udcff\udcfe"])
+@pytest.mark.parametrize("name", ["a", "eth0", "a" * 15, "\u00e9" * 7, "veth.1-2@x", "..."])
 def test_interface_names(name: str) -> None:
     assert request(ifname=name).ifname == name
 
