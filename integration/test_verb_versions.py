@@ -1,0 +1,119 @@
+"""Every verb in every version of the specification, with a prevResult of every version, for every plugin.
+
+Section 2: CHECK came with 0.4.0, STATUS and GC with 1.1.0; a plugin refuses a verb that the configuration's
+version does not have with code 1. Section 5: a result is in the configuration's version.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from cni_plugins.multicall import lookup
+from cni_plugins.spec import skel
+from cni_plugins.spec.errors import CNIError, IncompatibleVersionError
+from cni_plugins.spec.result import Result
+from integration.checks import bridge, ptp
+from tests.calls import VERSIONS
+
+if TYPE_CHECKING:
+    from integration.node import Node
+
+SINCE = {"ADD": "0.1.0", "DEL": "0.1.0", "CHECK": "0.4.0", "STATUS": "1.1.0", "GC": "1.1.0"}
+OLD = ("0.1.0", "0.2.0")
+"""Section 5 of these versions: a result has no interfaces."""
+NEEDS_INTERFACES = ("bridge", "ptp")
+"""Plugins whose CHECK asks where the addresses are."""
+LIMIT = {"ingressRate": 8000000, "ingressBurst": 800000}
+PORTS = {"runtimeConfig": {"portMappings": [{"hostPort": 8080, "containerPort": 80}]}}
+MAKERS: dict[str, dict[str, Any]] = {"bridge": bridge(), "ptp": ptp(), "loopback": {"name": "net"}}
+CHAINED: dict[str, dict[str, Any]] = {
+    "portmap": PORTS,
+    "tuning": {"mtu": 1400},
+    "sbr": {},
+    "bandwidth": LIMIT,
+    "firewall": {"backend": "nftables"},
+}
+
+
+def serve(node: Node, verb: str, plugin: str, conf: dict[str, Any], version: str) -> Any:
+    """Call a plugin in this process; return its result."""
+    env = {
+        "CNI_COMMAND": verb,
+        "CNI_CONTAINERID": "c1",
+        "CNI_NETNS": "/run/netns/c1",
+        "CNI_IFNAME": "lo" if plugin == "loopback" else "eth0",
+        "CNI_PATH": node.plugins,
+    }
+    raw = {**conf, "type": plugin, "cniVersion": version}
+    if verb == "GC":
+        raw["cni.dev/valid-attachments"] = []
+    return skel.serve(lookup(plugin), env, raw)
+
+
+def verbs(node: Node, plugin: str, conf: dict[str, Any], version: str, previous: list[Any]) -> None:
+    """Call each verb but ADD; those that the version does not have are refused with code 1."""
+    for verb in ("CHECK", "STATUS", "DEL", "GC"):
+        for given in previous:
+            raw = {**conf, "prevResult": given} if verb in ("CHECK", "DEL") else conf
+            if VERSIONS.index(version) < VERSIONS.index(SINCE[verb]):
+                with pytest.raises(IncompatibleVersionError):
+                    serve(node, verb, plugin, raw, version)
+            elif verb == "CHECK" and given["cniVersion"] in OLD and plugin in NEEDS_INTERFACES:
+                with pytest.raises(CNIError):
+                    serve(node, verb, plugin, raw, version)
+            else:
+                assert serve(node, verb, plugin, raw, version) is None
+
+
+def every_version(result: Any) -> list[Any]:
+    """Return a result as each version writes it."""
+    parsed = Result.from_json(result, "1.1.0")
+    return [parsed.to_json(version) for version in VERSIONS]
+
+
+@pytest.mark.parametrize("plugin", MAKERS)
+def test_plugins_that_make_the_interface(node: Node, plugin: str) -> None:
+    node.netns("c1")
+    with node.entered():
+        for version in VERSIONS:
+            conf = MAKERS[plugin]
+            result = serve(node, "ADD", plugin, conf, version)
+            assert result["cniVersion"] == version
+            assert ("interfaces" in result) == (version not in OLD)
+            whole = result
+            if version in OLD:  # what the same ADD says in a version that has interfaces
+                serve(node, "DEL", plugin, conf, version)
+                whole = serve(node, "ADD", plugin, conf, "1.1.0")
+            verbs(node, plugin, conf, version, every_version({**whole}))
+
+
+@pytest.mark.parametrize("plugin", CHAINED)
+def test_chained_plugins(node: Node, plugin: str) -> None:
+    node.netns("c1")
+    with node.entered():
+        made = serve(node, "ADD", "bridge", MAKERS["bridge"], "1.1.0")
+        conf = {"name": "net", **CHAINED[plugin]}
+        for version in VERSIONS:
+            for previous in every_version(made):
+                raw = {**conf, "prevResult": previous}
+                if plugin == "bandwidth" and previous["cniVersion"] in OLD:
+                    with pytest.raises(CNIError, match="no interfaces"):
+                        serve(node, "ADD", plugin, raw, version)
+                    continue
+                if plugin == "sbr":  # its DEL leaves the routes to the interface's end
+                    serve(node, "DEL", "bridge", MAKERS["bridge"], "1.1.0")
+                    made = serve(node, "ADD", "bridge", MAKERS["bridge"], "1.1.0")
+                    raw["prevResult"] = Result.from_json(made, "1.1.0").to_json(previous["cniVersion"])
+                result = serve(node, "ADD", plugin, raw, version)
+                assert result["cniVersion"] == version
+                if VERSIONS.index(version) >= VERSIONS.index("0.4.0"):
+                    serve(node, "CHECK", plugin, raw, version)
+                serve(node, "DEL", plugin, raw, version)
+            for verb in ("STATUS", "GC"):
+                if version == "1.1.0":
+                    serve(node, verb, plugin, conf, version)
+                else:
+                    with pytest.raises(IncompatibleVersionError):
+                        serve(node, verb, plugin, conf, version)
