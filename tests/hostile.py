@@ -236,7 +236,10 @@ def case(
     data = json.dumps(conf, ensure_ascii=chance.random() < 0.5).encode("utf-8", "surrogatepass")
     if chance.random() < 0.05:
         at = chance.randrange(len(data))
-        data = data[:at] + bytes(chance.randrange(256) for _ in range(chance.randrange(4))) + data[at + 1 :]
+        spoilt = data[:at] + bytes(chance.randrange(256) for _ in range(chance.randrange(4))) + data[at + 1 :]
+        # The folders are the administrator's word: another one would be written to as told.
+        if all(spoilt.count(word) == data.count(word) for word in (folder.encode(), b'"dataDir"')):
+            data = spoilt
     return plugin, environment(chance, verb, folder), data
 
 
