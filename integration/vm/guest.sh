@@ -8,6 +8,8 @@ mkdir -p /dev/pts /dev/shm
 mount -t devpts devpts /dev/pts
 mount -t tmpfs shm /dev/shm
 ip link set lo up
+# Else a module that some test needs (ipip) puts an interface of its own (tunl0) into every namespace.
+sysctl -qw net.core.fb_tunnels_only_for_init_net=1
 output=$(echo /dev/vport*)
 cd "$DIRECTORY" && sh -c "$COMMAND" >"$output" 2>&1 </dev/null
 echo $? >"$FOLDER/status"
