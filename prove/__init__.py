@@ -1,0 +1,5 @@
+"""Proofs of what the suite promises about kills, faults and load: `make prove`.
+
+They are neither tests nor benchmarks: they go through every system call that a plugin makes and take hours;
+their result is a table, kept in docs/reliability.md. The tests in integration/test_prove_*.py run samples.
+"""

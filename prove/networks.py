@@ -1,0 +1,118 @@
+"""The network lists that are put to the proof."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from cni_plugins.multicall import MODULES
+from integration.checks import DEFAULT, V4, V6, ipam
+from integration.flannel import DUAL, write_subnet_env
+
+if TYPE_CHECKING:
+    from integration.node import Node
+
+NAME = "net"
+PORTS = [
+    {"hostPort": 8080, "containerPort": 80, "protocol": "tcp"},
+    {"hostPort": 5353, "containerPort": 53, "protocol": "udp"},
+]
+OTHER_PORTS = [{**port, "hostPort": 1 + int(str(port["hostPort"]))} for port in PORTS]
+
+
+class Network(NamedTuple):
+    """A list and what it stands on.
+
+    Attributes:
+        name: what the table calls it.
+        plugins: the list's plugins.
+        ports: whether the runtime forwards ports.
+    """
+
+    name: str
+    plugins: list[dict[str, Any]]
+    ports: bool = False
+
+    def config(self, position: int, ports: list[dict[str, Any]] | None) -> dict[str, Any]:
+        """Return what a plugin of the list gets on standard input, without prevResult."""
+        config = {"cniVersion": "1.1.0", "name": NAME, **self.plugins[position]}
+        if self.ports and ports is not None:
+            config["runtimeConfig"] = {"portMappings": ports}
+        return config
+
+    def prepare(self, node: Node) -> None:
+        """Make what a list finds on a node: the flannel daemon's file, an uplink."""
+        kinds = {plugin["type"] for plugin in self.plugins}
+        if "flannel" in kinds:
+            write_subnet_env(node, DUAL)
+        if kinds & {"macvlan", "ipvlan"}:
+            node.netns("outside")
+            node.run(
+                ["ip", "link", "add", "uplink", "type", "veth", "peer", "name", "eth0", "netns", "outside"]
+            )
+            node.run(["ip", "link", "set", "uplink", "up"])
+            node.run(["ip", "link", "set", "eth0", "up"], netns="outside")
+
+
+_IPAM = ipam(V4, V6, routes=DEFAULT)
+_RATES = {"ingressRate": 8_000_000, "ingressBurst": 800_000, "egressRate": 8_000_000, "egressBurst": 800_000}
+_TUNING = {"type": "tuning", "mtu": 1400, "promisc": True, "sysctl": {"net.ipv4.conf.IFNAME.arp_filter": "1"}}
+
+_ALL = [
+    Network(
+        "flannel, portmap",
+        [
+            {"type": "flannel", "delegate": {"isDefaultGateway": True, "hairpinMode": True}},
+            {"type": "portmap", "snat": True},
+        ],
+        ports=True,
+    ),
+    Network(
+        "bridge, firewall, bandwidth, tuning",
+        [
+            {
+                "type": "bridge",
+                "bridge": "cni0",
+                "isGateway": True,
+                "ipMasq": True,
+                "macspoofchk": True,
+                "ipam": _IPAM,
+            },
+            {"type": "firewall"},
+            {"type": "bandwidth", **_RATES},
+            _TUNING,
+        ],
+    ),
+    Network("ptp with ipMasq", [{"type": "ptp", "ipMasq": True, "ipam": _IPAM}]),
+    Network(
+        "bridge, portmap by iptables",
+        [
+            {
+                "type": "bridge",
+                "bridge": "cni0",
+                "isGateway": True,
+                "ipMasq": True,
+                "ipMasqBackend": "iptables",
+                "ipam": _IPAM,
+            },
+            {"type": "portmap", "snat": True, "backend": "iptables"},
+        ],
+        ports=True,
+    ),
+    Network("macvlan", [{"type": "macvlan", "master": "uplink", "ipam": _IPAM}]),
+]
+
+
+def networks(only: str = "") -> list[Network]:
+    """Return the lists, without plugins that the suite does not have; those whose name has some words."""
+    found = []
+    for network in _ALL:
+        plugins = [plugin for plugin in network.plugins if plugin["type"] in MODULES]
+        if plugins and only in network.name:
+            found.append(network._replace(plugins=plugins))
+    return found
+
+
+def folder(suite: str) -> str:
+    """Return the plugins' folder as an absolute path: the current directory is another one in a node."""
+    return os.path.abspath(suite)

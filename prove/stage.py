@@ -1,0 +1,275 @@
+"""A node on which one network list is put to the proof, again and again, by the process inside it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+from integration.node import PATH, Node
+from prove import snapshot, strace
+from prove.networks import NAME, OTHER_PORTS, PORTS
+
+if TYPE_CHECKING:
+    from prove.networks import Network
+    from prove.snapshot import Snapshot
+    from prove.strace import Call
+
+KEEPER = "keeper"
+"""The container that stays attached, and must not notice anything."""
+VICTIM = "victim"
+_PATIENCE = 3.0
+"""Seconds that the kernel has for what it does in its own time."""
+
+
+class Outcome(NamedTuple):
+    """What a plugin did: its exit status (negative: a signal), what it printed, and what it said."""
+
+    status: int
+    stdout: bytes
+    stderr: str
+
+    @property
+    def answer(self) -> Any:
+        """The JSON that it printed; None for nothing. Raises ValueError for anything else."""
+        return json.loads(self.stdout) if self.stdout else None
+
+
+class Failed(Exception):
+    """A plugin failed where it must not."""
+
+
+class Stage:
+    """A node of its own, entered by this process; a context manager.
+
+    Args:
+        suite: the plugins' folder.
+        network: the list.
+        keeper: whether another container is attached all the time. Without it, nothing ever was.
+
+    Attributes:
+        pristine: the node before any attachment.
+        baseline: the node, and the victim's namespace, when the victim has come and gone.
+    """
+
+    def __init__(self, suite: str, network: Network, *, keeper: bool) -> None:
+        self.suite = suite
+        self.network = network
+        self.addresses: set[str] = set()
+        self.node = Node(suite)
+        self._inside = ExitStack()
+        self._keeper = keeper
+
+    def __enter__(self) -> Self:
+        try:
+            self._begin()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def _begin(self) -> None:
+        network = self.network
+        for name in (KEEPER, VICTIM):
+            self.node.netns(name)
+            self.node.run(["ip", "link", "set", "lo", "up"], netns=name)
+        network.prepare(self.node)
+        self._inside.enter_context(self.node.entered())
+        self.pristine = self.look()
+        if self._keeper:
+            self.addresses = _addresses(self.attach(KEEPER))
+        result = self.attach()
+        self.detach(result)
+        time.sleep(0.1)
+        self.baseline = self.look()
+
+    def __exit__(self, *exc: object) -> None:
+        self._inside.close()
+        self.node.close()
+
+    def call(
+        self,
+        verb: str,
+        position: int,
+        *,
+        container: str = VICTIM,
+        before: list[str] | None = None,
+        netns: bool = True,
+        ports: bool = True,
+        **keys: Any,
+    ) -> Outcome:
+        """Call a plugin of the list.
+
+        Args:
+            verb: CNI_COMMAND.
+            position: the plugin's.
+            container: whose attachment.
+            before: the beginning of the command line: strace and its options.
+            netns: whether the container's namespace is told.
+            ports: whether the capability is.
+            keys: of the configuration: prevResult, for example.
+        """
+        chosen = (OTHER_PORTS if container == KEEPER else PORTS) if ports else None
+        config = {**self.network.config(position, chosen), **keys}
+        env = {
+            "PATH": PATH,
+            "CNI_COMMAND": verb,
+            "CNI_CONTAINERID": container,
+            "CNI_IFNAME": "eth0",
+            "CNI_NETNS": f"/run/netns/{container}" if netns else "",
+            "CNI_PATH": self.suite,
+        }
+        done = subprocess.run(
+            [*(before or []), f"{self.suite}/{config['type']}"],
+            input=json.dumps(config).encode(),
+            env=env,
+            capture_output=True,
+            check=False,
+            timeout=60,
+        )
+        return Outcome(done.returncode, done.stdout, done.stderr.decode(errors="replace"))
+
+    def attach(self, container: str = VICTIM, *, upto: int | None = None) -> Any:
+        """Run ADD through the list, or its first plugins; return the last result, None of none.
+
+        Raises:
+            Failed: a plugin failed.
+        """
+        result = None
+        for position in range(len(self.network.plugins))[:upto]:
+            keys = {} if result is None else {"prevResult": result}
+            result = self._demand("ADD", position, container=container, **keys)
+        return result
+
+    def detach(
+        self, result: Any = None, *, netns: bool = True, ports: bool = True, downto: int = 0, start: int = -1
+    ) -> None:
+        """Run DEL backwards through the list.
+
+        Args:
+            result: the prevResult; None: none is known.
+            netns: whether the namespace is told.
+            ports: whether the capability is.
+            downto: the last plugin that is called.
+            start: the first; -1: the list's last.
+
+        Raises:
+            Failed: a plugin failed.
+        """
+        keys = {} if result is None else {"prevResult": result}
+        first = len(self.network.plugins) - 1 if start == -1 else start
+        for position in range(first, downto - 1, -1):
+            self._demand("DEL", position, netns=netns, ports=ports, **keys)
+
+    def collect(self) -> None:
+        """Run GC through the list; the keeper's attachment is the only valid one.
+
+        Raises:
+            Failed: a plugin failed.
+        """
+        valid = [{"containerID": KEEPER, "ifname": "eth0"}] if self._keeper else []
+        for position in range(len(self.network.plugins)):
+            self._demand("GC", position, ports=False, **{"cni.dev/valid-attachments": valid})
+
+    def drop_interface(self) -> None:
+        """Take the container's interface away, as the end of its namespace does."""
+        subprocess.run(
+            ["ip", "-n", VICTIM, "link", "delete", "eth0"],
+            env={"PATH": PATH},
+            check=False,
+            capture_output=True,
+        )
+
+    def calls(self, verb: str, position: int, **keys: Any) -> list[Call]:
+        """Return the system calls that a plugin of the list makes, by letting it run.
+
+        Raises:
+            Failed: it failed.
+        """
+        path = "/run/.trace"
+        outcome = self.call(verb, position, before=strace.traced(path), **keys)
+        if outcome.status:
+            raise Failed(f"{verb} under strace: {outcome}")
+        with open(path, encoding="utf-8", errors="replace") as file:
+            found = strace.parse(file.read())
+        os.unlink(path)
+        return found
+
+    def look(self) -> Snapshot:
+        """Take a snapshot of the node and of the victim's links."""
+        inside = {f"in the container: {key}": value for key, value in snapshot.take(VICTIM).items()}
+        return {**snapshot.take(), **inside}
+
+    def rests(self) -> list[str]:
+        """Return what is other than it was before the victim came, when that does not change any more."""
+        if self._keeper:
+            return self._settled(lambda: snapshot.changes(self.baseline, self.look()))
+        return self._settled(lambda: snapshot.private(self.pristine, self.baseline, self.look()))
+
+    def incomplete(self) -> list[str]:
+        """Return what is other than after a first attachment that nothing disturbed."""
+        wanted = snapshot.without_chance(self.baseline, "cni0")
+        return self._settled(
+            lambda: snapshot.changes(wanted, snapshot.without_chance(self.look(), "cni0"))
+        )
+
+    def cycle(self) -> list[str]:
+        """Attach and detach the victim; return what was wrong with that, and what is left of it."""
+        try:
+            result = self.attach()
+            found = [f"address {each} is the keeper's" for each in _addresses(result) & self.addresses]
+            self.detach(result)
+        except Failed as error:
+            return [f"the next ADD or DEL: {error}"]
+        return found + (self.rests() if self._keeper else self.incomplete())
+
+    def reset(self) -> None:
+        """Bring the node back to what it was before any attachment, by iproute2, nft and plain files."""
+        now = self.look()
+        self.drop_interface()
+        for key in sorted(now.keys() - self.pristine.keys(), reverse=True):
+            kind, _, what = key.partition(" ")
+            if kind == "link":
+                self._run("ip", "link", "delete", what)
+            elif kind == "file":
+                os.unlink(what)
+            elif kind == "folder":
+                os.rmdir(what)
+        self._run("nft", "flush", "ruleset")
+        for name in _again(self.pristine, self.look()):
+            with open(f"/proc/sys/{name}", "w", encoding="ascii") as file:
+                file.write(self.pristine[f"sysctl {name}"])
+
+    def _run(self, *command: str) -> None:
+        subprocess.run(command, env={"PATH": PATH}, check=False, capture_output=True)
+
+    def _settled(self, look: Any) -> list[str]:
+        end = time.monotonic() + _PATIENCE
+        while (found := look()) and time.monotonic() < end:
+            time.sleep(0.05)
+        return list(found)
+
+    def _demand(self, verb: str, position: int, **how: Any) -> Any:
+        outcome = self.call(verb, position, **how)
+        if outcome.status:
+            kind = self.network.plugins[position]["type"]
+            said = outcome.stdout.decode(errors="replace")
+            raise Failed(f"{kind} {verb}: status {outcome.status}: {said} {outcome.stderr}")
+        return outcome.answer
+
+
+def _again(pristine: Snapshot, now: Snapshot) -> list[str]:
+    """Return the parameters to be written again: ip_forward first, since it sets others."""
+    names = [
+        key.removeprefix("sysctl ")
+        for key, value in pristine.items()
+        if key.startswith("sysctl ") and key in now and now[key] != value
+    ]
+    return sorted(names, key=lambda name: ("ip_forward" not in name and "all/" not in name, name))
+
+
+def _addresses(result: Any) -> set[str]:
+    return {ip["address"] for ip in (result or {}).get("ips", [])}
