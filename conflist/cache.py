@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import binascii
 import os
-import threading
 
 from cni_plugins.spec.codec import decode, encode
 from cni_plugins.spec.errors import CNIError, DecodeError, InvalidConfigError, InvalidEnvironmentError
@@ -101,7 +100,7 @@ class Cache:
                 del body[key]
         _make_folders(self.folder)
         # A reader lists the whole folder; what it could see of this one is empty or the same attachment.
-        draft = os.path.join(self.folder, f".{os.getpid()}-{threading.get_ident()}")
+        draft = _draft(path)
         try:
             with open(draft, "wb", opener=_private) as file:
                 file.write(encode(body))
@@ -141,7 +140,9 @@ class Cache:
             CNIError: the names are invalid.
             OSError: the file cannot be removed.
         """
-        _remove(self.path(network, container_id, ifname))
+        path = self.path(network, container_id, ifname)
+        _remove(path)
+        _remove(_draft(path))  # of an ADD that was killed
 
     def attachments(self, container_id: str = "") -> list[Attachment]:
         """Return every attachment, or one container's; files that hold none are passed over."""
@@ -208,6 +209,11 @@ def _attachment(raw: dict[str, Any], path: str) -> Attachment:
     except (TypeError, ValueError) as error:
         raise DecodeError(f"{path} is no cached attachment: {error}") from None
     return attachment
+
+
+def _draft(path: str) -> str:
+    folder, name = os.path.split(path)
+    return os.path.join(folder, f".{name}")
 
 
 def _private(path: str, flags: int) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import time
 from contextlib import ExitStack
@@ -83,7 +84,7 @@ class Stage:
             self.addresses = _addresses(self.attach(KEEPER))
         result = self.attach()
         self.detach(result)
-        time.sleep(0.1)
+        self._wait_for_addresses()
         self.baseline = self.look()
 
     def __exit__(self, *exc: object) -> None:
@@ -234,14 +235,21 @@ class Stage:
             kind, _, what = key.partition(" ")
             if kind == "link":
                 self._run("ip", "link", "delete", what)
-            elif kind == "file":
-                os.unlink(what)
             elif kind == "folder":
-                os.rmdir(what)
+                shutil.rmtree(what, ignore_errors=True)
+            elif kind == "file" and os.path.lexists(what):
+                os.unlink(what)
         self._run("nft", "flush", "ruleset")
         for name in _again(self.pristine, self.look()):
             with open(f"/proc/sys/{name}", "w", encoding="ascii") as file:
                 file.write(self.pristine[f"sysctl {name}"])
+
+    def _wait_for_addresses(self) -> None:
+        """Wait until the kernel has looked for duplicates of its link-local addresses: two seconds."""
+        command = ["ip", "-6", "-oneline", "address", "show", "tentative"]
+        while subprocess.run(command, env={"PATH": PATH}, check=True, capture_output=True).stdout:
+            time.sleep(0.05)
+        time.sleep(0.1)  # the routes to them come after
 
     def _run(self, *command: str) -> None:
         subprocess.run(command, env={"PATH": PATH}, check=False, capture_output=True)

@@ -41,6 +41,8 @@ def add(request: Request, port: str, mac: str) -> None:
     """
     attachment = request.network, request.container_id, request.ifname
     address = parse_mac(mac)
+    # GC goes by the notes: the chains do not name their network.
+    notes.begin(_KIND, attachment)
     with Nft() as tables:
         handles = tables.change(lambda: _addition(tables, attachment, port, address))
     notes.write(_KIND, attachment, [str(handle) for handle in handles[-1:]])

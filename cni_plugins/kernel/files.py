@@ -55,31 +55,37 @@ def read(path: str, limit: int = 1 << 20, *, follow: bool = False) -> bytes | No
 def write_atomic(path: str, data: bytes, mode: int = 0o600) -> None:
     """Make or replace a file; whoever reads it sees the old content or the new, never a part.
 
-    Until then the data is in a hidden file beside it (`temporary_name`), which is removed on failure.
+    A kill can leave the new content beside the old one, under a hidden name: the next call takes it away, and
+    so does `remove`.
 
     Raises:
         OSError: it cannot be written; the old content stands.
     """
-    spare = temporary_name(path)
-    try:
-        fd = posix.open(spare, _CREATE | posix.O_WRONLY | posix.O_TRUNC, mode)
-        try:
-            try:
-                _write(fd, data)
-            finally:
-                posix.close(fd)
-            posix.rename(spare, path)
-        except OSError:
-            posix.unlink(spare)
-            raise
-    except OSError as error:
-        raise _about(error, "write", path) from None
+    folder = path.rpartition("/")[0]
+    with NewFile(folder, temporary_name(path), data, mode) as made:
+        if not made.place(path):
+            made.replace(path)
 
 
 def temporary_name(path: str) -> str:
-    """Return the name under which `write_atomic` of this process prepares a file."""
+    """Return the name under which what shall replace a file waits beside it."""
     folder, slash, name = path.rpartition("/")
-    return f"{folder}{slash}.{name}.{posix.getpid()}.tmp"
+    return f"{folder}{slash}.{name}.tmp"
+
+
+def remove(path: str) -> None:
+    """Remove a file that `write_atomic` made, and what a killed writer left; none there is no error.
+
+    Raises:
+        OSError: it cannot be removed.
+    """
+    for name in (path, temporary_name(path)):
+        try:
+            posix.unlink(name)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise _about(error, "remove", path) from None
 
 
 def overwrite(path: str, data: bytes) -> None:
@@ -182,8 +188,8 @@ class NewFile:
 
     Args:
         folder: the directory it will be in.
-        spare: a path on the same filesystem, for filesystems without O_TMPFILE. A file of that name is taken
-            to be a dead process's and is replaced.
+        spare: a path on the same filesystem, for filesystems without O_TMPFILE, and for `replace`. A file of
+            that name is taken to be a dead process's and is replaced.
         data: its content.
         mode: its permissions.
 
@@ -191,9 +197,10 @@ class NewFile:
         OSError: it cannot be made; nothing is left.
     """
 
-    __slots__ = ("_fd", "_source", "_spare")
+    __slots__ = ("_fd", "_name", "_source", "_spare")
 
     def __init__(self, folder: str, spare: str, data: bytes, mode: int = 0o600) -> None:
+        self._name = spare
         self._spare = ""
         try:
             self._fd = posix.open(folder, posix.O_TMPFILE | posix.O_WRONLY | posix.O_CLOEXEC, mode)
@@ -229,6 +236,28 @@ class NewFile:
         except OSError as error:
             raise _about(error, "make", path) from None
         return True
+
+    def replace(self, path: str) -> None:
+        """Give it the name of a file that exists, in its place.
+
+        Raises:
+            OSError: the directory cannot be written.
+        """
+        try:
+            if not self._spare:
+                self._take_spare_name()
+            posix.rename(self._name, path)
+        except OSError as error:
+            raise _about(error, "write", path) from None
+        self._spare = ""
+
+    def _take_spare_name(self) -> None:
+        try:
+            posix.link(self._source, self._name, src_dir_fd=self._fd)
+        except FileExistsError:  # a dead process's
+            posix.unlink(self._name)
+            posix.link(self._source, self._name, src_dir_fd=self._fd)
+        self._spare = self._name
 
     def close(self) -> None:
         """Let go of it; without a name it is gone."""

@@ -28,19 +28,10 @@ def write(kind: str, attachment: tuple[str, str, str], lines: list[str]) -> None
     path = _path(kind, attachment)
     data = "".join(f"{line}\n" for line in lines).encode()
     try:
-        _put(kind, path, data)
+        files.write_atomic(path, data)
     except FileNotFoundError:
         files.make_directory(FOLDER)
         files.make_directory(f"{FOLDER}/{kind}", 0o700)
-        _put(kind, path, data)
-
-
-def _put(kind: str, path: str, data: bytes) -> None:
-    # A new one leaves no trace of a process that is killed; one that replaces another may (see `sweep`).
-    with files.NewFile(f"{FOLDER}/{kind}", files.temporary_name(path), data) as file:
-        if file.place(path):
-            return
-    if files.read(path) != data:
         files.write_atomic(path, data)
 
 
@@ -56,6 +47,18 @@ def sweep(kind: str) -> None:
                 posix.unlink(f"{folder}/{name}")
 
 
+def begin(kind: str, attachment: tuple[str, str, str]) -> None:
+    """Leave an empty note, unless there is a note: for what can only be noted once it is made.
+
+    Whoever finds it empty searches.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    if read(kind, attachment) is None:
+        write(kind, attachment, [])
+
+
 def read(kind: str, attachment: tuple[str, str, str]) -> list[str] | None:
     """Return the lines of an attachment's note; None when there is none.
 
@@ -68,10 +71,7 @@ def read(kind: str, attachment: tuple[str, str, str]) -> list[str] | None:
 
 def remove(kind: str, attachment: tuple[str, str, str]) -> None:
     """Throw a note away; one that is gone already is no error."""
-    try:
-        posix.unlink(_path(kind, attachment))
-    except FileNotFoundError:
-        return
+    files.remove(_path(kind, attachment))
 
 
 def attachments(kind: str) -> list[tuple[str, str, str]]:

@@ -3,7 +3,8 @@
 Owns, on the host: the token bucket at the root of the pair's host end, which limits what the container
 receives; and for what it sends, an ifb with a token bucket, an ingress qdisc on the host end, and the filter
 that redirects everything from the one to the other. The ifb's name is the reference's: a hash of network and
-container. Its alias says in clear what the hash hides, and by that GC finds its own.
+container. Its alias says in clear what the hash hides, and by that GC finds its own; until it has one, a note
+in /run/cni/bandwidth says so.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from _sha512 import sha512  # type: ignore[import-not-found]
 
 from cni_plugins.attach import verify
 from cni_plugins.attach.undo import Teardown, Undo
-from cni_plugins.kernel import link, tc
+from cni_plugins.kernel import link, notes, tc
 from cni_plugins.kernel.netlink import Netlink
 from cni_plugins.kernel.netns import Namespace
 from cni_plugins.spec import skel
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from cni_plugins.spec.request import Request
     from cni_plugins.spec.result import Result
 
+_KIND = "bandwidth"
 _PREFIX = "bwp"
 _NAME_LENGTH = 15
 _LOOPBACK = 1
@@ -73,6 +75,7 @@ def delete(request: Request) -> None:
         if request.prev_result is not None:
             teardown.step(_release, request, request.prev_result, host)
         teardown.step(link.delete, host, name)
+    teardown.step(notes.remove, _KIND, _attachment(request))
     teardown.finish()
 
 
@@ -124,6 +127,10 @@ def gc(request: Request) -> None:
             network, _colon, container_id = each.alias.partition(":")
             if network == request.network and container_id not in spared:
                 teardown.step(_collect, host, each.name, network, container_id)
+        for attachment in notes.attachments(_KIND):  # of ADDs that were killed
+            if attachment[0] == request.network and attachment[1] not in spared:
+                teardown.step(_collect, host, _ifb_name(*attachment[:2]), *attachment[:2])
+                teardown.step(notes.remove, _KIND, attachment)
     teardown.finish()
 
 
@@ -199,6 +206,9 @@ def _pair(request: Request, result: Result, host: Netlink, inside: Netlink) -> t
 
 def _create_ifb(request: Request, host: Netlink, mtu: int, undo: Undo) -> Link:
     name = _ifb_name(request.network, request.container_id)
+    attachment = _attachment(request)
+    undo.push(notes.remove, _KIND, attachment)
+    notes.begin(_KIND, attachment)
     try:
         link.create(host, "ifb", name, mtu=mtu)
     except OSError as error:
@@ -211,7 +221,12 @@ def _create_ifb(request: Request, host: Netlink, mtu: int, undo: Undo) -> Link:
     undo.push(link.delete, host, name)
     ifb = link.get(host, name)
     link.mark(host, name, f"{request.network}:{request.container_id}")  # neither can hold a colon
+    notes.remove(_KIND, attachment)
     return ifb
+
+
+def _attachment(request: Request) -> tuple[str, str, str]:
+    return request.network, request.container_id, request.ifname
 
 
 def _release(request: Request, result: Result, host: Netlink) -> None:

@@ -45,7 +45,7 @@ def add(request: Request) -> Result:
         return delegate.add(request, config["type"], config)
     except (CNIError, OSError):
         if before is None:
-            posix.unlink(note)
+            files.remove(note)
         else:
             files.write_atomic(note, before)
         raise
@@ -63,10 +63,7 @@ def delete(request: Request) -> None:
     if config is None:
         return
     delegate.call(request, config["type"], _with_previous(request, config))
-    try:
-        posix.unlink(note)
-    except FileNotFoundError:
-        return  # another DEL of the same container was faster
+    files.remove(note)
 
 
 def check(request: Request) -> None:
@@ -117,7 +114,7 @@ def gc(request: Request) -> None:
         delegate.call, request, config["type"], {**config, "cniVersion": request.version, **attachments}
     )
     for name in stale:
-        teardown.step(posix.unlink, f"{request.conf.data_dir}/{name}")
+        teardown.step(files.remove, f"{request.conf.data_dir}/{name}")
         skel.warn(f"flannel: forgot the delegate's configuration of container {name}, which is gone")
     teardown.finish()
 
@@ -239,9 +236,10 @@ def _with_previous(request: Request, config: dict[str, Any]) -> dict[str, Any]:
 
 def _noted_containers(request: Request) -> list[str]:
     try:
-        return posix.listdir(request.conf.data_dir)
+        names = posix.listdir(request.conf.data_dir)
     except FileNotFoundError:
         return []
+    return [name for name in names if not name.startswith(".")]  # what is being written has a dot first
 
 
 PLUGIN = Plugin("flannel", "FlannelConf", add=add, delete=delete, check=check, status=status, gc=gc)

@@ -66,7 +66,14 @@ def add(request: Request) -> Result:
     if older is not None:  # an ADD repeated without a DEL
         _remove(attachment, older)
     with Undo() as undo:
-        note = _forward(request, chosen, wanted, addresses, undo)
+        note = Note("")
+        note.addresses = {version: prefix.address for version, prefix in addresses.items()}
+        note.udp = udp_targets(wanted)
+        undo.push(notes.remove, _KIND, attachment)
+        # A DEL that is told of no mappings looks for rules only where there is a note.
+        notes.write(_KIND, attachment, note.lines())
+        undo.push(_remove, attachment, note)
+        _forward(request, note, chosen, wanted, addresses)
         notes.write(_KIND, attachment, note.lines())
         if request.conf.snat and 4 in addresses:
             _let_localhost_out(addresses[4].address)
@@ -75,14 +82,11 @@ def add(request: Request) -> Result:
 
 
 def _forward(
-    request: Request, chosen: str, wanted: list[Mapping], addresses: dict[int, Prefix], undo: Undo
-) -> Note:
+    request: Request, note: Note, chosen: str, wanted: list[Mapping], addresses: dict[int, Prefix]
+) -> None:
     """Add the rules, by iptables when that is chosen, or when either will do and nftables does not work."""
     attachment = _attachment(request)
-    note = Note(chosen or NFTABLES)
-    note.addresses = {version: prefix.address for version, prefix in addresses.items()}
-    note.udp = udp_targets(wanted)
-    undo.push(_remove, attachment, note)
+    note.backend = chosen or NFTABLES
     if note.backend == NFTABLES:
         try:
             hostports_nftables.forward(request.conf, request.container_id, wanted, note.addresses, note)
@@ -95,7 +99,6 @@ def _forward(
         for version, address in addresses.items():
             if any(version in mapping.families for mapping in wanted):
                 hostports_iptables.forward(request.conf, attachment[:2], wanted, address)
-    return note
 
 
 def delete(request: Request) -> None:
@@ -184,6 +187,8 @@ def _attachment(request: Request) -> Attachment:
 def _remove(attachment: Attachment, note: Note | None) -> None:
     """Remove an attachment's rules: what the note says, or without one whatever either backend has."""
     network, container_id, _ifname = attachment
+    if note is not None and not note.backend:
+        note = None
     if note.backend == NFTABLES if note else nftprobe.usable():
         noted = note.rules if note else None
         hostports_nftables.remove(container_id, noted, lambda: _rules_of_others(attachment))

@@ -8,8 +8,6 @@ Which parameters may be set can be limited by /etc/cni/tuning/allowlist.conf.
 
 from __future__ import annotations
 
-import posix
-
 from cni_plugins.attach import verify
 from cni_plugins.attach.configure import parse_mac
 from cni_plugins.attach.undo import Teardown, Undo
@@ -65,7 +63,7 @@ def delete(request: Request) -> None:
     data = files.read(path)
     if data is not None:
         teardown.step(_restore, request, data)
-        teardown.step(_remove, path)
+        teardown.step(files.remove, path)
     notes.remove(_NOTES, _attachment(request))
     teardown.finish()
 
@@ -112,16 +110,9 @@ def gc(request: Request) -> None:
 
 def _forget(attachment: tuple[str, str, str]) -> None:
     for path in notes.read(_NOTES, attachment) or []:
-        _remove(path)
+        files.remove(path)
         skel.removed(attachment[0], f"{path}, with the properties of an interface that is gone")
     notes.remove(_NOTES, attachment)
-
-
-def _remove(path: str) -> None:
-    try:
-        posix.unlink(path)
-    except FileNotFoundError:
-        return
 
 
 def _attachment(request: Request) -> tuple[str, str, str]:
@@ -190,11 +181,12 @@ def _change(request: Request, inside: Netlink, wanted: dict[str, Any], undo: Und
     conf: TuningConf = request.conf
     path = _stash(request)
     files.make_directory(conf.data_dir, 0o700)
+    undo.push(notes.remove, _NOTES, _attachment(request))
+    undo.push(files.remove, path)
+    # GC must know whose file it is, whenever there is one.
+    notes.write(_NOTES, _attachment(request), [path])
     # One space of indent, as the reference writes it: a flat object, and JSON has no line ends in strings.
     files.write_atomic(path, encode_pretty(before).replace(b"\n    ", b"\n "))
-    undo.push(_remove, path)
-    notes.write(_NOTES, _attachment(request), [path])
-    undo.push(notes.remove, _NOTES, _attachment(request))
     undo.push(_set, inside, found.index, before)
     _set(inside, found.index, wanted)
 

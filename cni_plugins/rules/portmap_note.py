@@ -13,7 +13,7 @@ class Note:
     """What was made for an attachment.
 
     Attributes:
-        backend: "nftables" or "iptables".
+        backend: "nftables" or "iptables"; empty: the ADD came not to its end, and either may have rules.
         addresses: the container's, by family.
         udp: forwarded UDP ports, each with the host's address it is for, or None for any.
         rules: nftables rules: family, chain, handle.
@@ -30,7 +30,7 @@ class Note:
     def lines(self) -> list[str]:
         """Return its text."""
         return [
-            f"backend {self.backend}",
+            *([f"backend {self.backend}"] if self.backend else []),
             *[f"address {format_address(address)}" for address in self.addresses.values()],
             *[f"udp {port} {format_address(host) if host else 'any'}" for port, host in self.udp],
             *[f"rule {version} {chain} {handle}" for version, chain, handle in self.rules],
@@ -46,7 +46,7 @@ class Note:
                 note._take(key, words)
         except (ValueError, IndexError):
             return None
-        return note if note.backend else None
+        return note if note.backend or note.addresses else None
 
     def _take(self, key: str, words: list[str]) -> None:
         if key == "backend":
