@@ -54,6 +54,10 @@ lint: $(VENV)/.made ## Check style, types and layers
 bench: $(BUNDLE)/.built .work/test-packages ## Compare with the Go plugins (PEER_BIN=… for others than Debian's)
 	@$(BIN)/python -m bench $(ARGS)
 
+.PHONY: prove
+prove: $(BUNDLE)/.built .work/test-packages ## Kill every plugin at every system call (hours; ARGS="--sample 100" for less)
+	@$(BIN)/python -m prove $(ARGS) $(BUNDLE)
+
 .PHONY: build
 build: $(BUNDLE)/.built ## Build dist/cni: every plugin and cnictl
 

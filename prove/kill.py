@@ -7,12 +7,12 @@ of cleaning up take turns, and each has its turn in each of these stretches.
 
 from __future__ import annotations
 
-import random
-from typing import TYPE_CHECKING, Any, NamedTuple
+import contextlib
+from typing import TYPE_CHECKING, NamedTuple
 
 from prove import strace
-from prove.networks import NAME
-from prove.stage import Failed, Stage
+from prove.stage import Failed, Stage, previous
+from prove.tally import Share, Tally
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,37 +34,8 @@ class Case(NamedTuple):
     way: str
 
     def __str__(self) -> str:
-        return f"{self.verb} of plugin {self.position}, killed at {self.call.name} {self.call.number}, {self.way}"
-
-
-class Share(NamedTuple):
-    """Which of the cases are this worker's: every so-manieth, or a random sample of them."""
-
-    worker: int = 0
-    workers: int = 1
-    sample: int = 0
-    seed: int = 0
-
-    def of(self, cases: list[Any]) -> list[Any]:
-        """Return this worker's."""
-        if self.sample:
-            chosen = random.Random(self.seed)
-            cases = chosen.sample(cases, min(self.sample, len(cases)))
-        return cases[self.worker :: self.workers]
-
-
-class Tally:
-    """What was tried and what failed."""
-
-    def __init__(self) -> None:
-        self.tried = 0
-        self.failures: list[str] = []
-
-    def count(self, what: str, problems: list[str]) -> None:
-        """Count a case."""
-        self.tried += 1
-        if problems:
-            self.failures.append("\n    ".join([what, *problems]))
+        where = f"{self.call.name} {self.call.number}"
+        return f"{self.verb} of plugin {self.position}, killed at {where}, {self.way}"
 
 
 def stretches(calls: list[Call]) -> list[list[Call]]:
@@ -99,11 +70,11 @@ def prove(suite: str, network: Network, share: Share, *, keeper: bool = True) ->
     """
     tally = Tally()
     with Stage(suite, network, keeper=keeper) as stage:
-        every = _all_cases(stage, keeper=keeper)
+        every = all_cases(stage, keeper=keeper)
         for case in share.of(every):
             if not keeper:
                 stage.reset()
-            problems = _try(stage, case)
+            problems = attempt(stage, case)
             where = "" if keeper else " on a new node"
             tally.count(f"{network.name}{where}: {case}", problems)
             if problems and keeper:
@@ -111,15 +82,15 @@ def prove(suite: str, network: Network, share: Share, *, keeper: bool = True) ->
     return tally
 
 
-def _all_cases(stage: Stage, *, keeper: bool) -> list[Case]:
+def all_cases(stage: Stage, *, keeper: bool = True) -> list[Case]:
+    """Return every case of a list; without a keeper, on a node that is new each time, those of ADD."""
     if not keeper:
         stage.reset()
     plugins = range(len(stage.network.plugins))
     found: list[Case] = []
     result = None
     for position in plugins:
-        keys = {} if result is None else {"prevResult": result}
-        found += cases("ADD", position, stage.calls("ADD", position, **keys))
+        found += cases("ADD", position, stage.calls("ADD", position, **previous(result)))
         # What strace saw is undone and done again, for the result.
         stage.detach(result)
         result = stage.attach(upto=position + 1)
@@ -130,18 +101,18 @@ def _all_cases(stage: Stage, *, keeper: bool) -> list[Case]:
     return found
 
 
-def _try(stage: Stage, case: Case) -> list[str]:
+def attempt(stage: Stage, case: Case) -> list[str]:
     """Try one case; return what was wrong."""
     before = strace.killed(case.call)
     result = None
     try:
         if case.verb == "ADD":
             first = stage.attach(upto=case.position)
-            keys = {} if first is None else {"prevResult": first}
+            keys = previous(first)
         else:
             result = stage.attach()
             stage.detach(result, downto=case.position + 1)
-            keys = {"prevResult": result}
+            keys = previous(result)
         stage.call(case.verb, case.position, before=before, **keys)
         if case.way == "DEL":
             stage.detach(result)
@@ -160,12 +131,7 @@ def _try(stage: Stage, case: Case) -> list[str]:
 
 def _mend(stage: Stage) -> None:
     """After a failure: clean up by force, so that the next case is not blamed for it."""
-    try:
+    with contextlib.suppress(Failed):
         stage.detach()
         stage.collect()
-    except Failed:
-        pass
     stage.baseline = stage.look()
-
-
-__all__ = ["NAME", "WAYS", "Case", "Share", "Tally", "cases", "prove", "stretches"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cni_plugins.multicall import MODULES
@@ -111,8 +110,3 @@ def networks(only: str = "") -> list[Network]:
         if plugins and only in network.name:
             found.append(network._replace(plugins=plugins))
     return found
-
-
-def folder(suite: str) -> str:
-    """Return the plugins' folder as an absolute path: the current directory is another one in a node."""
-    return os.path.abspath(suite)

@@ -25,11 +25,14 @@ IGNORED = (
 )
 """Never compared, and why."""
 SHARED = (
-    (r"file .*/lock$", "the lock file of host-local's folder"),
+    (r"file .*/lock$", "locks of host-local's folder and of notes"),
     (r"folder ", "folders stay, empty"),
-    (r"file /run/xtables\.lock$", "iptables' own lock"),
+    (r"file /run/(xtables|cni/iptables)\.lock$", "locks of iptables, its own and ours"),
     (r"nft ", "tables and base chains, which all containers share; without a rule of any container"),
-    (r"(link|address|route|vlan) cni0\b", "the bridge, with the gateway's addresses: other containers use it"),
+    (
+        r"(link|address|route|vlan) cni0\b",
+        "the bridge, with the gateway's addresses: other containers use it",
+    ),
     (r"qdisc cni0\b", "the kernel's own, on the bridge"),
     (r"sysctl net/ipv[46]/(conf|neigh)/cni0/", "the bridge's"),
     (r"sysctl net/ipv4/(ip_forward|conf/[^/]+/forwarding)$", "the host is a gateway"),
@@ -116,10 +119,10 @@ def private(pristine: Snapshot, shared: Snapshot, now: Snapshot) -> list[str]:
         value = now.get(key)
         if value == pristine.get(key):
             continue
-        if _SHARED.match(key) and (key in shared or not key.startswith("nft ")):
-            # A chain may still be missing from a table; one with a container's rule equals neither.
-            if not key.startswith("nft ") or value in (None, shared[key]):
-                continue
+        # Rules are shared only if they are among those; some may still be missing.
+        rules = set((value or "").splitlines()) - set(shared.get(key, "").splitlines())
+        if _SHARED.match(key) and not (key.startswith("nft ") and rules):
+            continue
         lines.append(f"{key}: {pristine.get(key)} is now {value}")
     return lines
 
@@ -141,7 +144,12 @@ def without_chance(found: Snapshot, link: str) -> Snapshot:
 def _link_local(mac: str) -> str:
     octets = [int(part, 16) for part in mac.split(":")]
     octets[0] ^= 2
-    words = [octets[0] << 8 | octets[1], octets[2] << 8 | 0xFF, 0xFE00 | octets[3], octets[4] << 8 | octets[5]]
+    words = [
+        octets[0] << 8 | octets[1],
+        octets[2] << 8 | 0xFF,
+        0xFE00 | octets[3],
+        octets[4] << 8 | octets[5],
+    ]
     return "fe80::" + ":".join(f"{word:x}" for word in words)
 
 

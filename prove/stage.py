@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from integration.node import PATH, Node
 from prove import snapshot, strace
-from prove.networks import NAME, OTHER_PORTS, PORTS
+from prove.networks import OTHER_PORTS, PORTS
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from prove.networks import Network
     from prove.snapshot import Snapshot
     from prove.strace import Call
@@ -39,7 +41,7 @@ class Outcome(NamedTuple):
         return json.loads(self.stdout) if self.stdout else None
 
 
-class Failed(Exception):
+class Failed(Exception):  # noqa: N818 (it is what a plugin has, not what went wrong here)
     """A plugin failed where it must not."""
 
 
@@ -79,6 +81,7 @@ class Stage:
             self.node.run(["ip", "link", "set", "lo", "up"], netns=name)
         network.prepare(self.node)
         self._inside.enter_context(self.node.entered())
+        self._wait_for_addresses()
         self.pristine = self.look()
         if self._keeper:
             self.addresses = _addresses(self.attach(KEEPER))
@@ -139,10 +142,9 @@ class Stage:
         Raises:
             Failed: a plugin failed.
         """
-        result = None
+        result: Any = None
         for position in range(len(self.network.plugins))[:upto]:
-            keys = {} if result is None else {"prevResult": result}
-            result = self._demand("ADD", position, container=container, **keys)
+            result = self._demand("ADD", position, container=container, **previous(result))
         return result
 
     def detach(
@@ -160,10 +162,9 @@ class Stage:
         Raises:
             Failed: a plugin failed.
         """
-        keys = {} if result is None else {"prevResult": result}
         first = len(self.network.plugins) - 1 if start == -1 else start
         for position in range(first, downto - 1, -1):
-            self._demand("DEL", position, netns=netns, ports=ports, **keys)
+            self._demand("DEL", position, netns=netns, ports=ports, **previous(result))
 
     def collect(self) -> None:
         """Run GC through the list; the keeper's attachment is the only valid one.
@@ -213,9 +214,7 @@ class Stage:
     def incomplete(self) -> list[str]:
         """Return what is other than after a first attachment that nothing disturbed."""
         wanted = snapshot.without_chance(self.baseline, "cni0")
-        return self._settled(
-            lambda: snapshot.changes(wanted, snapshot.without_chance(self.look(), "cni0"))
-        )
+        return self._settled(lambda: snapshot.changes(wanted, snapshot.without_chance(self.look(), "cni0")))
 
     def cycle(self) -> list[str]:
         """Attach and detach the victim; return what was wrong with that, and what is left of it."""
@@ -254,11 +253,11 @@ class Stage:
     def _run(self, *command: str) -> None:
         subprocess.run(command, env={"PATH": PATH}, check=False, capture_output=True)
 
-    def _settled(self, look: Any) -> list[str]:
+    def _settled(self, look: Callable[[], list[str]]) -> list[str]:
         end = time.monotonic() + _PATIENCE
         while (found := look()) and time.monotonic() < end:
             time.sleep(0.05)
-        return list(found)
+        return found
 
     def _demand(self, verb: str, position: int, **how: Any) -> Any:
         outcome = self.call(verb, position, **how)
@@ -267,6 +266,11 @@ class Stage:
             said = outcome.stdout.decode(errors="replace")
             raise Failed(f"{kind} {verb}: status {outcome.status}: {said} {outcome.stderr}")
         return outcome.answer
+
+
+def previous(result: Any) -> dict[str, Any]:
+    """Return the keys that tell a plugin the result before it; none if there is none."""
+    return {} if result is None else {"prevResult": result}
 
 
 def _again(pristine: Snapshot, now: Snapshot) -> list[str]:

@@ -236,7 +236,7 @@ def get_carrying(nl: Netlink, name: str) -> Link:
 
 
 def create_bridge(nl: Netlink, name: str, mac: bytes, *, mtu: int = 0, vlan_filtering: bool = False) -> None:
-    """Make a bridge that is up.
+    """Make a bridge that is not up yet.
 
     Args:
         nl: the namespace to make it in.
@@ -249,7 +249,7 @@ def create_bridge(nl: Netlink, name: str, mac: bytes, *, mtu: int = 0, vlan_filt
         OSError: EEXIST: a link of that name is there already.
     """
     data = nested(IFLA_INFO_DATA, attr_u8(IFLA_BR_VLAN_FILTERING, 1)) if vlan_filtering else b""
-    body = header(0, IFF_UP, IFF_UP) + attr_str(IFLA_IFNAME, name) + attr(IFLA_ADDRESS, mac)
+    body = header() + attr_str(IFLA_IFNAME, name) + attr(IFLA_ADDRESS, mac)
     if mtu:
         body += attr_u32(IFLA_MTU, mtu)
     body += nested(IFLA_LINKINFO, attr_str(IFLA_INFO_KIND, "bridge"), data)

@@ -199,9 +199,6 @@ def _ensure_bridge(host: Netlink, conf: BridgeConf) -> Link:
         mac[0] = mac[0] & 0xFE | 0x02
         try:
             link.create_bridge(host, conf.bridge, bytes(mac), mtu=conf.mtu, vlan_filtering=filtering)
-            sysctl.write_if_present(f"net/ipv6/conf/{conf.bridge}/accept_ra", "0")
-            # Its link-local address has a MAC address of its own in it; IPv6 from outside waits for it.
-            sysctl.write_if_present(f"net/ipv6/conf/{conf.bridge}/accept_dad", "0")
         except OSError as error:
             if error.errno != _EEXIST:  # else another ADD was faster
                 raise
@@ -217,7 +214,10 @@ def _ensure_bridge(host: Netlink, conf: BridgeConf) -> Link:
         )
     if conf.promisc_mode and not bridge.flags & link.IFF_PROMISC:
         link.set_promiscuous(host, bridge.index)
-    if not bridge.is_up:
+    if not bridge.is_up:  # new, or of an ADD that was killed here
+        sysctl.write_if_present(f"net/ipv6/conf/{conf.bridge}/accept_ra", "0")
+        # Its link-local address has a MAC address of its own in it; IPv6 from outside waits for it.
+        sysctl.write_if_present(f"net/ipv6/conf/{conf.bridge}/accept_dad", "0")
         link.set_up(host, bridge.index)
     return bridge
 

@@ -1,0 +1,70 @@
+"""Killed everywhere: a sample of the kills of prove/kill.py, and those that once left something.
+
+`make prove` tries them all.
+"""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from prove import kill
+from prove.networks import Network, networks
+from prove.stage import Stage
+from prove.tally import Share
+
+SAMPLE = 6
+SEED = 20
+
+
+@pytest.mark.parametrize("network", networks(), ids=lambda network: network.name)
+@pytest.mark.parametrize("keeper", [True, False], ids=["busy node", "new node"])
+def test_a_kill_leaves_nothing(suite_bin: str, network: Network, keeper: bool) -> None:
+    tally = kill.prove(suite_bin, network, Share(sample=SAMPLE, seed=SEED), keeper=keeper)
+    assert tally.tried == SAMPLE
+    assert tally.failures == []
+
+
+ONCE = [
+    # Rules without a note, and a DEL that is told of no mappings.
+    ("flannel", "portmap", r'link(at)?\(.*"/run/cni/portmap/|rename\(.*"/run/cni/portmap/', "bare DEL"),
+    # The draft of a file, named after the process that wrote it.
+    ("flannel", "flannel", r'(linkat|rename)\(.*"/var/lib/cni/flannel/', "DEL"),
+    # Chains that do not name their network, without a note, and GC.
+    ("bandwidth", "bridge", r'(link|linkat|rename)\(.*"/run/cni/spoofcheck/', "GC"),
+    # The file of an interface's properties, whose note came after it.
+    ("bandwidth", "tuning", r'(link|linkat|rename)\(.*"/run/cni/tuning', "GC"),
+    # An ifb that has no alias yet.
+    ("bandwidth", "bandwidth", r"sendto\(.*IFLA_IFALIAS", "GC"),
+]
+
+
+@pytest.mark.parametrize(("network", "plugin", "call", "way"), ONCE)
+def test_what_was_left_once(suite_bin: str, network: str, plugin: str, call: str, way: str) -> None:
+    (chosen,) = [each for each in networks() if network in each.name]
+    position = [each["type"] for each in chosen.plugins].index(plugin)
+    with Stage(suite_bin, chosen, keeper=True) as stage:
+        cases = [
+            case._replace(way=way)
+            for case in kill.all_cases(stage)
+            if (case.verb, case.position) == ("ADD", position)
+            and re.match(call, f"{case.call.name}({case.call.text}")
+        ]
+        assert cases
+        for case in dict.fromkeys(cases):
+            assert kill.attempt(stage, case) == [], case
+
+
+def test_a_bridge_that_was_not_finished_is_finished(suite_bin: str) -> None:
+    (chosen,) = networks("flannel")
+    with Stage(suite_bin, chosen, keeper=False) as stage:
+        cases = [
+            case._replace(way="DEL")
+            for case in kill.all_cases(stage, keeper=False)
+            if case.position == 0 and "conf/cni0/accept_" in case.call.text
+        ]
+        assert cases
+        for case in dict.fromkeys(cases):
+            stage.reset()
+            assert kill.attempt(stage, case) == [], case
