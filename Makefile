@@ -58,6 +58,10 @@ bench: $(BUNDLE)/.built .work/test-packages ## Compare with the Go plugins (PEER
 prove: $(BUNDLE)/.built .work/test-packages ## Kill every plugin at every system call (hours; ARGS="--sample 100" for less)
 	@$(BIN)/python -m prove $(ARGS) $(BUNDLE)
 
+.PHONY: bench-vm
+bench-vm: $(BUNDLE)/.built $(KERNEL)/.unpacked .work/test-packages .work/vm-packages ## Compare on Debian's kernel, in a VM, what needs it (ARGS=… for bench)
+	@SUITE_BIN=$(BUNDLE) $(BIN)/python -m integration.vm $(KERNEL) bench $(or $(ARGS),--containers 5 ipvlan vlan vrf)
+
 .PHONY: build
 build: $(BUNDLE)/.built ## Build dist/cni: every plugin and cnictl
 

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 
 from bench import report
 from bench.process import PluginFailedError
-from bench.rows import MANY, ROUNDS, ROWS, Line, measure
+from bench.rows import MANY, ROUNDS, ROWS, WARM_UP, Line, measure, missing
 from bench.side import Side
 from integration.node import PEER
 
@@ -32,14 +32,16 @@ def main() -> int:
     failed = False
     with ExitStack() as stack:
         data = stack.enter_context(tempfile.TemporaryDirectory(prefix="cni-bench-"))
-        count = max(MANY, options.containers)
+        wide = any(row.width > 1 for row in rows)
+        count = max(MANY if wide else WARM_UP, options.containers)
         ours = Side("ours", options.bin, f"{data}/ours", count)
         stack.callback(ours.node.close)
         peer = Side("peer", options.peer, f"{data}/peer", count)
         stack.callback(peer.node.close)
         for row in rows:
-            if row.key == "flannel" and not ours.has("flannel"):
-                print(f"bench: {row.key}: left out, there is no flannel in {ours.folder}", file=sys.stderr)
+            lacks = missing(row, ours, peer)
+            if lacks:
+                print(f"bench: {row.key}: left out, there is no {lacks}", file=sys.stderr)
                 continue
             _progress(f"{row.title} …")
             try:

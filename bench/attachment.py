@@ -23,13 +23,14 @@ class Attachment:
 
     Args:
         folder: where the plugins are.
-        plugins: the list's plugin objects.
-        number: of the container; its id, namespace and host port follow from it.
+        plugins: the list's plugin objects; one with `"timed": false` is called off the clock.
+        number: of the container; its id, namespace, host port, device and VLAN follow from it.
     """
 
     def __init__(self, folder: str, plugins: list[dict[str, Any]], number: int) -> None:
         self.folder = folder
         self.plugins = plugins
+        self.number = number
         self.container = f"bench-{number:04d}"
         self.netns = f"/run/netns/c{number}"
         self.port = 20000 + number
@@ -57,6 +58,11 @@ class Attachment:
 
     def _call(self, verb: str, plugin: dict[str, Any]) -> Call:
         conf = {**plugin, "cniVersion": VERSION, "name": "bench"}
+        timed = conf.pop("timed", True)
+        if plugin["type"] == "host-device":
+            conf["device"] = f"dev{self.number}"
+        if plugin["type"] == "vlan":
+            conf["vlanId"] = 100 + self.number
         capabilities = conf.pop("capabilities", {})
         if capabilities.get("portMappings"):
             mapping = {"hostPort": self.port, "containerPort": 80, "protocol": "tcp"}
@@ -70,4 +76,4 @@ class Attachment:
             "CNI_IFNAME": "lo" if plugin["type"] == "loopback" else IFNAME,
             "CNI_PATH": self.folder,
         }
-        return Call(f"{self.folder}/{plugin['type']}", env, json.dumps(conf).encode())
+        return Call(f"{self.folder}/{plugin['type']}", env, json.dumps(conf).encode(), timed=timed)

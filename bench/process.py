@@ -33,12 +33,13 @@ class PluginFailedError(Exception):
 
 @dataclass(frozen=True)
 class Call:
-    """What a plugin's process gets."""
+    """What a plugin's process gets; one that is not timed only prepares or cleans up for another."""
 
     executable: str
     env: Mapping[str, str]
     stdin: bytes
     arguments: tuple[str, ...] = ()
+    timed: bool = True
 
 
 @dataclass
@@ -99,7 +100,8 @@ def run_all(jobs: Iterable[Job], width: int = 1) -> list[Cost]:
             ended = perf_counter()
             done = running.pop(pid)
             cpu = (usage.ru_utime + usage.ru_stime) * 1000
-            costs[done.number].add(Cost((ended - done.started) * 1000, cpu))
+            if done.call.timed:
+                costs[done.number].add(Cost((ended - done.started) * 1000, cpu))
             output = _finish(done, status)
             try:
                 start(done.job, done.number, done.job.send(output))
@@ -122,7 +124,8 @@ def peak_of(job: Job) -> float:
             os.waitpid(running.pid, 0)
             _, status, usage = os.wait4(-1, 0)
         output = _finish(running, status)
-        largest = max(largest, usage.ru_maxrss / 1024)
+        if running.call.timed:
+            largest = max(largest, usage.ru_maxrss / 1024)
         try:
             call = job.send(output)
         except StopIteration:

@@ -8,6 +8,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from bench.process import Cost, peak_of, run_all
+from integration import features
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,6 +38,7 @@ class Row:
         verbs: what is measured, in order.
         width: how many containers at a time; more than one: the wall time of all of them is measured.
         alone: both sides are ours.
+        kernel: a feature that the kernel must have (integration/features.py).
     """
 
     key: str
@@ -47,6 +49,7 @@ class Row:
     verbs: tuple[str, ...] = ("add", "delete")
     width: int = 1
     alone: bool = False
+    kernel: str = ""
 
 
 @dataclass(frozen=True)
@@ -74,6 +77,13 @@ class Line:
 def _masquerade_portmap(side: Side) -> list[dict[str, Any]]:
     return [side.bridge(masquerade=True), side.portmap()]
 
+
+_LIMITS = {
+    "ingressRate": 10_000_000,
+    "ingressBurst": 1_000_000,
+    "egressRate": 10_000_000,
+    "egressBurst": 1_000_000,
+}
 
 ROWS = (
     Row(
@@ -137,6 +147,59 @@ ROWS = (
         targets={"add": 0.9},
         verbs=("add", "check", "delete"),
     ),
+    Row(
+        "ptp",
+        "ptp, no masquerade",
+        ours=lambda side: [side.alone("ptp")],
+        targets={"add": 2.0},
+    ),
+    Row(
+        "ptp-masq",
+        "ptp ipMasq",
+        ours=lambda side: [side.alone("ptp", ipMasq=True)],
+        targets={"add": 0.9},
+    ),
+    Row("static", "static alone", ours=lambda side: [side.static()], targets={"add": 2.0}),
+    Row("macvlan", "macvlan", ours=lambda side: [side.on_uplink("macvlan")], targets={"add": 2.0}),
+    Row("host-device", "host-device", ours=lambda side: [side.lent()], targets={"add": 2.0}),
+    Row(
+        "tuning",
+        "tuning alone, after a bridge: a sysctl, MTU, promiscuous",
+        ours=lambda side: [
+            side.before(),
+            {"type": "tuning", "sysctl": {"net.core.somaxconn": "500"}, "mtu": 1400, "promisc": True},
+        ],
+        targets={"add": 2.0},
+    ),
+    Row(
+        "bandwidth",
+        "bandwidth alone, after a bridge: both directions",
+        ours=lambda side: [side.before(), {"type": "bandwidth", **_LIMITS}],
+        targets={"add": 2.0},
+    ),
+    Row(
+        "sbr",
+        "sbr alone, after a bridge",
+        ours=lambda side: [side.before(), {"type": "sbr"}],
+        targets={"add": 2.0},
+    ),
+    Row(
+        "ipvlan",
+        "ipvlan",
+        ours=lambda side: [side.on_uplink("ipvlan")],
+        targets={"add": 2.0},
+        kernel="ipvlan",
+    ),
+    Row("vlan", "vlan", ours=lambda side: [side.on_uplink("vlan")], targets={"add": 2.0}, kernel="802.1Q"),
+    Row("dummy", "dummy", ours=lambda side: [side.alone("dummy")], targets={"add": 2.0}, kernel="dummy"),
+    Row(
+        "vrf",
+        "vrf alone, after a bridge",
+        ours=lambda side: [side.before(), {"type": "vrf", "vrfname": "red"}],
+        targets={"add": 2.0},
+        kernel="vrf",
+    ),
+    Row("tap", "tap", ours=lambda side: [side.alone("tap")], targets={"add": 2.0}),
     Row("loopback", "loopback", ours=lambda _side: [{"type": "loopback"}], targets={"add": 2.0}),
     Row(
         "version",
@@ -146,6 +209,18 @@ ROWS = (
         verbs=("version",),
     ),
 )
+
+
+def missing(row: Row, ours: Side, peer: Side) -> str:
+    """Return what a row needs and a suite or the kernel lacks; nothing when it can run."""
+    if row.kernel and not features.has(row.kernel):
+        return f"{row.kernel} in this kernel"
+    pairs = [(ours, row.ours)] if row.alone else [(ours, row.ours), (peer, row.peer or row.ours)]
+    for side, plugins in pairs:
+        for plugin in plugins(side):
+            if not side.has(plugin["type"]):
+                return f"{plugin['type']} in {side.folder}"
+    return ""
 
 
 def measure(row: Row, ours: Side, peer: Side, containers: int) -> list[Line]:

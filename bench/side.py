@@ -14,6 +14,7 @@ from integration.node import Node
 SUBNET = "10.88.0.0/16"
 LARGE_SUBNET = "10.64.0.0/10"
 NETWORK = "bench"
+UPLINK = "uplink"
 
 
 class Side:
@@ -31,6 +32,7 @@ class Side:
         self.name = name
         self.folder = folder
         self.data = data
+        self.containers = containers
         self.node = Node(folder)
         for number in range(containers):
             self.node.netns(f"c{number}")
@@ -57,6 +59,36 @@ class Side:
             "ipMasq": masquerade,
             "ipam": {"type": "host-local", "subnet": SUBNET, "dataDir": f"{self.data}/networks"},
         }
+
+    def before(self) -> dict[str, Any]:
+        """Return the bridge network that a chained plugin, which alone is timed, comes after."""
+        return {**self.bridge(masquerade=False), "timed": False}
+
+    def alone(self, plugin: str, **keys: Any) -> dict[str, Any]:
+        """Return a network of an interface plugin, with an address of host-local's."""
+        ipam = {"type": "host-local", "subnet": SUBNET, "dataDir": f"{self.data}/networks"}
+        return {"type": plugin, "ipam": ipam, **keys}
+
+    def on_uplink(self, plugin: str, **keys: Any) -> dict[str, Any]:
+        """Return a network on an interface of the node."""
+        if UPLINK not in self.node.links():
+            self.node.run(["ip", "link", "add", UPLINK, "up", "type", "veth", "peer", "name", "beyond"])
+            self.node.run(["ip", "link", "set", "beyond", "up"])
+        return self.alone(plugin, master=UPLINK, **keys)
+
+    def lent(self) -> dict[str, Any]:
+        """Return host-device, with an interface for each container."""
+        present = self.node.links()
+        for number in range(self.containers):
+            if f"dev{number}" not in present:
+                pair = f"dev{number} type veth peer name end{number}".split()
+                self.node.run(["ip", "link", "add", *pair])
+        return self.alone("host-device")
+
+    def static(self) -> dict[str, Any]:
+        """Return static alone, which nobody but an interface plugin calls otherwise."""
+        given = {"address": "10.88.9.9/16", "gateway": "10.88.0.1"}
+        return {"type": "static", "ipam": {"type": "static", "addresses": [given]}}
 
     def portmap(self) -> dict[str, Any]:
         """Return portmap as most lists have it."""

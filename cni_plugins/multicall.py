@@ -9,7 +9,7 @@ from __future__ import annotations
 import posix
 import sys
 
-from cni_plugins.spec import delegate, skel
+from cni_plugins.spec import skel
 from cni_plugins.spec.errors import DelegateError
 
 TYPE_CHECKING = False
@@ -64,7 +64,7 @@ def main(executable: str = "/proc/self/exe") -> None:
     if name not in MODULES:
         skel.warn(f"{name}: no plugin of that name; call this program as one of: {', '.join(MODULES)}")
         posix._exit(2)  # noqa: SLF001
-    delegate.register_local(executable, lookup)
+    skel.register_local(executable, lookup)
     env = {
         key.decode("utf-8", "surrogateescape"): value.decode("utf-8", "surrogateescape")
         for key, value in posix.environ.items()

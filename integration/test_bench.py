@@ -49,6 +49,17 @@ def test_each_verb_is_a_line_and_nothing_is_left(suite_bin: str) -> None:
 
 
 @pytest.mark.peer
+def test_every_plugin_that_both_have_races(suite_bin: str) -> None:
+    rows = ("ptp", "static", "macvlan", "host-device", "tuning", "bandwidth", "sbr", "tap")
+    status, printed = bench(suite_bin, *rows, "--containers", "2", "--json")
+    assert status == 0
+    answer = json.loads(printed)
+    assert answer["left"] == []
+    # Debian's Go plugins have no tap.
+    assert {line["row"] for line in answer["lines"]} == set(rows[:-1])
+
+
+@pytest.mark.peer
 def test_a_plugin_that_fails_fails_the_run(suite_bin: str, tmp_path: Path) -> None:
     for name in os.listdir(suite_bin):
         os.symlink(f"{suite_bin}/{name}", tmp_path / name)
@@ -67,6 +78,15 @@ def test_calls_get_their_input_and_are_measured() -> None:
     burn = once("/bin/sh", "-c", "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done")
     [cost] = run_all([burn])
     assert 5 < cost.cpu <= cost.wall * 1.2
+
+
+def test_what_only_prepares_is_not_timed() -> None:
+    def job() -> Job:
+        yield Call("/bin/sleep", {}, b"", ("0.3",), timed=False)
+        yield Call("/bin/true", {}, b"")
+
+    [cost] = run_all([job()])
+    assert 0 < cost.wall < 250
 
 
 def test_several_run_at_the_same_time() -> None:

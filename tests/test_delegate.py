@@ -235,7 +235,7 @@ class Local:
         self.plugin = Plugin("ipam", "NetConf", add=self.add, **verbs)
         folder.program("ipam", ADD="exit 99", DEL="exit 99")
         os.link(folder.path / "ipam", folder.path / "other")
-        delegate.register_local(f"{folder.path}/ipam", self.lookup)
+        skel.register_local(f"{folder.path}/ipam", self.lookup)
 
     def lookup(self, name: str) -> Plugin:
         if name != self.plugin.name:
@@ -258,7 +258,7 @@ class Local:
 @pytest.fixture
 def local(folder: Folder) -> Iterator[Local]:
     yield Local(folder)
-    delegate._Local.identity = None
+    skel._Local.executable = ""
 
 
 CONFIG = {"cniVersion": "1.1.0", "name": "net", "type": "x", "prevResult": {}}

@@ -51,9 +51,9 @@ before = set(sys.modules)
 sys.path.insert(0, {ROOT!r})
 import posix
 from cni_plugins import multicall
-from cni_plugins.spec import delegate, skel
+from cni_plugins.spec import skel
 plugin = multicall.lookup(sys.argv[1])
-delegate.register_local(sys.argv[2], multicall.lookup)
+skel.register_local(sys.argv[2], multicall.lookup)
 env = {{key.decode(): value.decode() for key, value in posix.environ.items()}}
 status = skel.main(sys.argv[1], lambda _name: plugin, env)
 for name in sorted(set(sys.modules) - before):

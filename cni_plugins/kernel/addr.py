@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import errno
 from _struct import Struct
-from time import monotonic
 
 from cni_plugins.address import Prefix
 from cni_plugins.kernel.netlink import NLM_F_CREATE, NLM_F_EXCL, attr, attr_u32, attribute_map, uint
+from cni_plugins.lazy import Lazy
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import time
+
     from cni_plugins.kernel.netlink import Netlink
+else:
+    time = Lazy("time")
 
 RTM_NEWADDR = 20
 RTM_DELADDR = 21
@@ -119,7 +123,7 @@ def settle(nl: Netlink, events: Netlink, index: int, seconds: float) -> None:
     Raises:
         OSError: EADDRINUSE: somebody else has one of them; ETIMEDOUT: it is still looking.
     """
-    deadline = monotonic() + seconds
+    deadline = time.monotonic() + seconds
     while True:
         flags = 0
         for reply in nl.dump(RTM_GETADDR, _IFADDRMSG.pack(AF_INET6, 0, 0, 0, index)):
@@ -131,4 +135,4 @@ def settle(nl: Netlink, events: Netlink, index: int, seconds: float) -> None:
             flags |= own
         if not flags & _IFA_F_TENTATIVE:
             return
-        events.wait(deadline - monotonic())
+        events.wait(deadline - time.monotonic())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 from _struct import Struct
-from time import monotonic
 
 from cni_plugins.kernel.netlink import (
     NLM_F_CREATE,
@@ -19,10 +18,14 @@ from cni_plugins.kernel.netlink import (
     text,
     uint,
 )
+from cni_plugins.lazy import Lazy
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import time
     from collections.abc import Iterable
+else:
+    time = Lazy("time")
 
 RTM_NEWLINK = 16
 RTM_DELLINK = 17
@@ -224,11 +227,11 @@ def get_carrying(nl: Netlink, name: str) -> Link:
     found = get(nl, name)
     if found.carries:
         return found
-    deadline = monotonic() + _CARRIER_TIMEOUT
+    deadline = time.monotonic() + _CARRIER_TIMEOUT
     with Netlink(groups=RTMGRP_LINK) as events:
         try:
             while not (found := get(nl, name)).carries:
-                events.wait(deadline - monotonic())
+                events.wait(deadline - time.monotonic())
         except TimeoutError as error:
             error.add_note(f"link {name!r} has no carrier")
             raise

@@ -136,7 +136,7 @@ class Netlink:
         groups: bit mask of the multicast groups whose notifications it gets (RTMGRP_…).
     """
 
-    __slots__ = ("_family", "_sequence", "_socket")
+    __slots__ = ("_buffer", "_family", "_sequence", "_socket")
 
     def __init__(self, family: int = NETLINK_ROUTE, *, groups: int = 0) -> None:
         self._family = family
@@ -149,6 +149,8 @@ class Netlink:
         if groups:
             self._socket.bind((0, groups))
         self._sequence = 0
+        # For every reply anew, it would be mapped and unmapped every time.
+        self._buffer = bytearray(_BUFFER)
 
     def close(self) -> None:
         """Close the socket."""
@@ -196,7 +198,7 @@ class Netlink:
             raise _os_error(errno.ETIMEDOUT, "")
         self._socket.settimeout(seconds)
         try:
-            self._socket.recv(_BUFFER)
+            self._socket.recv_into(self._buffer)
         except TimeoutError:
             raise _os_error(errno.ETIMEDOUT, "") from None
         except OSError as error:
@@ -245,7 +247,7 @@ class Netlink:
         self._socket.setblocking(False)
         try:
             while True:
-                self._socket.recv(_BUFFER)
+                self._socket.recv_into(self._buffer)
         except BlockingIOError:
             self._socket.setblocking(True)
 
@@ -267,7 +269,8 @@ class Netlink:
                 replies.append(reply)
 
     def _receive(self) -> Iterator[tuple[int, Reply]]:
-        data = self._socket.recv(_BUFFER)
+        size = self._socket.recv_into(self._buffer)
+        data = bytes(memoryview(self._buffer)[:size])
         offset = 0
         while offset < len(data):
             if offset + 16 > len(data):

@@ -8,13 +8,13 @@ come from an IPAM delegate. A PCI device that a userspace driver has (DPDK) stay
 from __future__ import annotations
 
 import posix
-from time import monotonic
 
 from cni_plugins.attach import configure, ipam, sublink, verify
 from cni_plugins.attach.undo import Teardown, Undo
 from cni_plugins.kernel import link, notes, sysfs
 from cni_plugins.kernel.netlink import Netlink
 from cni_plugins.kernel.netns import Namespace, find_namespace
+from cni_plugins.lazy import Lazy
 from cni_plugins.spec import skel
 from cni_plugins.spec.errors import (
     AlreadyAttachedError,
@@ -28,9 +28,13 @@ from cni_plugins.spec.result import Interface, Result, dns_from
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import time
+
     from cni_plugins.config.devices import HostDeviceConf
     from cni_plugins.kernel.link import Link
     from cni_plugins.spec.request import Request
+else:
+    time = Lazy("time")
 
 _EEXIST = 17
 _NOTES = "host-device"
@@ -256,7 +260,7 @@ def _await_fallen(host: Netlink, noted: list[str]) -> Link | None:
 
     A namespace that is gone lets go of hardware a little later. A virtual link never comes: it dies there.
     """
-    deadline = monotonic() + _FALL_SECONDS
+    deadline = time.monotonic() + _FALL_SECONDS
     with Netlink(groups=link.RTMGRP_LINK) as events:
         while True:
             # What came home by the last DEL has its name, and no alias of ours any more.
@@ -268,7 +272,7 @@ def _await_fallen(host: Netlink, noted: list[str]) -> Link | None:
             if noted[3]:
                 return None
             try:
-                events.wait(deadline - monotonic())
+                events.wait(deadline - time.monotonic())
             except TimeoutError:
                 return None
 

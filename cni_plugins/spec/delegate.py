@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import posix
 
-from cni_plugins import process
+from cni_plugins.lazy import Lazy
 from cni_plugins.spec import skel
 from cni_plugins.spec.codec import decode, encode
 from cni_plugins.spec.errors import (
@@ -24,34 +24,16 @@ from cni_plugins.spec.result import Result
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import Any
 
-    from cni_plugins.spec.plugin import Plugin
+    from cni_plugins import process
     from cni_plugins.spec.request import Request
+else:
+    process = Lazy("cni_plugins.process")
 
 _REGULAR = 0o100000
 _EXECUTABLE = 0o111
 _TYPE_MASK = 0o170000
-
-
-class _Local:
-    """Which executable this process is, and how it finds a plugin by name; set by `multicall`."""
-
-    identity: tuple[int, int] | None = None
-    lookup: Callable[[str], Plugin]
-
-
-def register_local(executable: str, lookup: Callable[[str], Plugin]) -> None:
-    """Let plugins whose file is `executable`, through whatever links, run in this process.
-
-    Args:
-        executable: path of the running program.
-        lookup: returns the plugin of a name, or raises a CNIError.
-    """
-    status = posix.stat(executable)
-    _Local.identity = (status.st_dev, status.st_ino)
-    _Local.lookup = staticmethod(lookup)
 
 
 def add(request: Request, plugin: str, config: dict[str, Any]) -> Result:
@@ -122,10 +104,9 @@ def find(request: Request, plugin: str) -> str:
 def _call(request: Request, command: str, plugin: str, path: str, config: dict[str, Any]) -> Any:
     env = dict(request.env)
     env["CNI_COMMAND"] = command
-    status = posix.stat(path)
-    if (status.st_dev, status.st_ino) == _Local.identity:
+    if skel.is_local(path):
         try:
-            return skel.serve(_Local.lookup(plugin), env, config)
+            return skel.serve(skel.local(plugin), env, config)
         except Exception as error:  # as its skeleton would do in a process of its own
             raise skel.as_cni_error(error) from error
     return _execute(path, plugin, env, encode(config))

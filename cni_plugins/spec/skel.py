@@ -23,6 +23,41 @@ if TYPE_CHECKING:
     from cni_plugins.spec.plugin import Plugin
 
 
+class _Local:
+    """Which executable this process is, and how it finds a plugin by name."""
+
+    executable = ""
+    lookup: Callable[[str], Plugin]
+
+
+def register_local(executable: str, lookup: Callable[[str], Plugin]) -> None:
+    """Let delegates whose file is `executable`, through whatever links, run in this process.
+
+    Args:
+        executable: path of the running program; empty: none is.
+        lookup: returns the plugin of a name, or raises a CNIError.
+    """
+    _Local.executable = executable
+    _Local.lookup = staticmethod(lookup)
+
+
+def is_local(path: str) -> bool:
+    """Tell whether a plugin's file is the executable of this process."""
+    if not _Local.executable:
+        return False
+    ours, theirs = posix.stat(_Local.executable), posix.stat(path)
+    return (ours.st_dev, ours.st_ino) == (theirs.st_dev, theirs.st_ino)
+
+
+def local(name: str) -> Plugin:
+    """Return a plugin of this process.
+
+    Raises:
+        CNIError: it has none of that name.
+    """
+    return _Local.lookup(name)
+
+
 def main(name: str, load: Callable[[str], Plugin], env: Mapping[str, str]) -> int:
     """Serve the process's one call; return its exit status.
 

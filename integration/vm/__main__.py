@@ -1,5 +1,7 @@
 """The tests on Debian's kernel: `python -m integration.vm KERNEL [PYTEST-ARGUMENT…]`.
 
+`python -m integration.vm KERNEL bench [ARGUMENT…]` runs `python -m bench` there instead.
+
 KERNEL is the folder of an unpacked kernel (integration/vm/kernel.py). Without arguments for pytest, the tests
 marked `kernel` run. A test is not skipped there because a feature is missing: it fails.
 """
@@ -20,15 +22,18 @@ DEFAULT = ("-m", "kernel", "integration")
 
 
 def main() -> int:
-    """Run pytest in a machine of its own; return its exit status."""
+    """Run pytest, or the benchmark, in a machine of its own; return its exit status."""
     folder, *arguments = sys.argv[1:]
     kernel = Kernel(os.path.realpath(folder))  # a link would lead elsewhere in the machine
     env = {"PATH": PATH, "HOME": "/root", "COLUMNS": "110", "PYTHONUNBUFFERED": "1", "NO_SKIP": "1"}
     env["PYTEST_TIMEOUT"] = "300"  # everything takes ten times as long there
     if "SUITE_BIN" in os.environ:
         env["SUITE_BIN"] = os.environ["SUITE_BIN"]
+        env["BIN"] = env["SUITE_BIN"]  # what bench calls it
     with tempfile.TemporaryDirectory() as results:
         command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *(arguments or DEFAULT)]
+        if arguments[:1] == ["bench"]:
+            command = [sys.executable, "-m", *arguments]
         return machine.run(kernel, command, env, results, TIMEOUT)
 
 
