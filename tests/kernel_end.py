@@ -46,6 +46,7 @@ class KernelEnd:
         self.netlink._family = 0
         self.netlink._sequence = 41
         self.netlink._socket = ours
+        self.netlink._buffer = bytearray(1 << 17)
 
     def __enter__(self) -> Self:
         return self
