@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cni_plugins.multicall import lookup
+from cni_plugins.multicall import MODULES, lookup
 from cni_plugins.spec import skel
 from cni_plugins.spec.errors import CNIError, IncompatibleVersionError
 from cni_plugins.spec.result import Result
-from integration.checks import bridge, ptp
+from integration.checks import V4, bridge, ipam, ptp, static
+from integration.flannel import DUAL, flannel, write_subnet_env
+from integration.sublinks import PARENT, network, parent
 from tests.calls import VERSIONS
 
 if TYPE_CHECKING:
@@ -23,18 +25,55 @@ if TYPE_CHECKING:
 SINCE = {"ADD": "0.1.0", "DEL": "0.1.0", "CHECK": "0.4.0", "STATUS": "1.1.0", "GC": "1.1.0"}
 OLD = ("0.1.0", "0.2.0")
 """Section 5 of these versions: a result has no interfaces."""
-NEEDS_INTERFACES = ("bridge", "ptp")
+WITH_IP_VERSION = ("0.3.0", "0.3.1", "0.4.0")
+"""Section 5 of these versions: an address says its family."""
+IPAM = ("host-local", "static")
+NEEDS_INTERFACES = ("bridge", "ptp", "flannel", "macvlan", "ipvlan", "vlan", "dummy", "host-device", "tap")
 """Plugins whose CHECK asks where the addresses are."""
+KERNEL = {"dummy": "dummy", "ipvlan": "ipvlan", "vlan": "802.1Q", "vrf": "vrf"}
+"""What a plugin needs that not every kernel has."""
 LIMIT = {"ingressRate": 8000000, "ingressBurst": 800000}
 PORTS = {"runtimeConfig": {"portMappings": [{"hostPort": 8080, "containerPort": 80}]}}
-MAKERS: dict[str, dict[str, Any]] = {"bridge": bridge(), "ptp": ptp(), "loopback": {"name": "net"}}
+MAKERS: dict[str, dict[str, Any]] = {
+    "bridge": bridge(),
+    "ptp": ptp(),
+    "loopback": {"name": "net"},
+    "flannel": flannel(),
+    "macvlan": network(),
+    "ipvlan": network(),
+    "vlan": network(vlanId=7),
+    "dummy": network(),
+    "host-device": {"name": "net", "device": PARENT, "ipam": ipam(V4)},
+    "tap": {"name": "net", "ipam": ipam(V4)},
+    "host-local": {"name": "net", "ipam": ipam(V4)},
+    "static": {"name": "net", "ipam": static("10.77.0.5/24", "fd00:77::5/64")},
+}
 CHAINED: dict[str, dict[str, Any]] = {
     "portmap": PORTS,
     "tuning": {"mtu": 1400},
     "sbr": {},
     "bandwidth": LIMIT,
     "firewall": {"backend": "nftables"},
+    "vrf": {"vrfname": "red"},
 }
+
+
+def params(plugins: dict[str, Any]) -> list[Any]:
+    """Return pytest's parameters: plugins, marked with what they need of the kernel."""
+    marks = {name: [pytest.mark.kernel(feature)] for name, feature in KERNEL.items()}
+    return [pytest.param(name, marks=marks.get(name, [])) for name in plugins]
+
+
+def has_shape(result: Any, version: str) -> bool:
+    """Tell whether a result is what its version's section 5 describes."""
+    if version in OLD:
+        given = [(result[key]["ip"], sign) for key, sign in (("ip4", "."), ("ip6", ":")) if key in result]
+        only = set(result) <= {"cniVersion", "dns", "ip4", "ip6"}
+        return only and bool(given) and all(sign in address for address, sign in given)
+    says = [ip.get("version") for ip in result["ips"]]
+    families_of = ["6" if ":" in ip["address"] else "4" for ip in result["ips"]]
+    newest = version == "1.1.0" or not any("mtu" in each for each in result.get("interfaces", ()))
+    return newest and says == (families_of if version in WITH_IP_VERSION else [None] * len(says))
 
 
 def serve(node: Node, verb: str, plugin: str, conf: dict[str, Any], version: str) -> Any:
@@ -73,15 +112,26 @@ def every_version(result: Any) -> list[Any]:
     return [parsed.to_json(version) for version in VERSIONS]
 
 
-@pytest.mark.parametrize("plugin", MAKERS)
+def test_no_plugin_is_left_out(node: Node) -> None:
+    assert {*MAKERS, *CHAINED} == set(MODULES)
+    for plugin in MODULES:
+        status, answer = node.cni("VERSION", plugin, {"cniVersion": "0.4.0"})
+        assert (status, answer["supportedVersions"]) == (0, list(VERSIONS))
+
+
+@pytest.mark.parametrize("plugin", params(MAKERS))
 def test_plugins_that_make_the_interface(node: Node, plugin: str) -> None:
     node.netns("c1")
+    write_subnet_env(node, DUAL)
+    if PARENT in MAKERS[plugin].values():
+        parent(node)
     with node.entered():
         for version in VERSIONS:
             conf = MAKERS[plugin]
             result = serve(node, "ADD", plugin, conf, version)
             assert result["cniVersion"] == version
-            assert ("interfaces" in result) == (version not in OLD)
+            assert ("interfaces" in result) == (version not in OLD and plugin not in IPAM)
+            assert has_shape(result, version)
             whole = result
             if version in OLD:  # what the same ADD says in a version that has interfaces
                 serve(node, "DEL", plugin, conf, version)
@@ -89,7 +139,7 @@ def test_plugins_that_make_the_interface(node: Node, plugin: str) -> None:
             verbs(node, plugin, conf, version, every_version({**whole}))
 
 
-@pytest.mark.parametrize("plugin", CHAINED)
+@pytest.mark.parametrize("plugin", params(CHAINED))
 def test_chained_plugins(node: Node, plugin: str) -> None:
     node.netns("c1")
     with node.entered():
@@ -108,6 +158,9 @@ def test_chained_plugins(node: Node, plugin: str) -> None:
                     raw["prevResult"] = Result.from_json(made, "1.1.0").to_json(previous["cniVersion"])
                 result = serve(node, "ADD", plugin, raw, version)
                 assert result["cniVersion"] == version
+                assert has_shape(result, version)
+                if plugin != "tuning":  # it writes what it has set into the interface
+                    assert result == Result.from_json(raw["prevResult"], "1.1.0").to_json(version)
                 if VERSIONS.index(version) >= VERSIONS.index("0.4.0"):
                     serve(node, "CHECK", plugin, raw, version)
                 serve(node, "DEL", plugin, raw, version)
