@@ -2,7 +2,7 @@
 
 The models of `cni_plugins.config` are the definition; `compiled.py` is their core schemas as plain data. The
 Rust extension that pydantic itself uses would load the same data, but costs 2 to 4 ms and 3 MB a process,
-where the whole start costs 7 (bench/startup.py prints both); these lines cost 0.1 ms. Tests feed both
+where the whole start costs 4 (bench/startup.py prints both); these lines cost 0.1 ms. Tests feed both
 with the same input and demand the same answer.
 """
 
