@@ -72,6 +72,8 @@ class Node:
                 process.kill()
         self._holder.stdin.close()
         self._holder.wait()
+        for process in self._started:
+            process.wait()
         self._holder.stdout.close()
 
     def path(self, inside: str) -> str:
