@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+from pyroute2.netlink.rtnl.ndmsg import ndmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 from cni_plugins.kernel.netlink import Netlink
@@ -17,6 +18,7 @@ ERROR, DONE = 2, 3
 MULTI, DUMP_INTR, CAPPED, ACK_TLVS = 0x2, 0x10, 0x100, 0x200
 CLASSES = {16: ifinfmsg, 17: ifinfmsg, 18: ifinfmsg, 19: ifinfmsg}
 CLASSES |= dict.fromkeys((20, 21, 22), ifaddrmsg) | dict.fromkeys((24, 25, 26), rtmsg)
+CLASSES |= dict.fromkeys((28, 29, 30), ndmsg)
 
 
 class Asked:

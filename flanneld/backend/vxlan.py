@@ -1,0 +1,161 @@
+"""vxlan: a tunnel device per family; for each remote node a neighbour, an FDB entry and a route.
+
+Device `flannel.<VNI>` and `flannel-v6.<VNI>`, without learning and without broadcast: every node's entries
+are written. Its address is the subnet's first, which other nodes use as their next hop.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from ipaddress import ip_interface
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import Field, ValidationError
+
+from flanneld.backend import BackendError
+from flanneld.lease import NO_DATA, LeaseAttrs, encode_data
+from flanneld.netconf import FoldedModel
+from flanneld.state import Address, Device, Forwarding, Neighbour, Route, State
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from flanneld.lease import Lease
+    from flanneld.netconf import NetworkConfig
+    from flanneld.state import Thing
+    from flanneld.uplink import Uplink
+
+log = logging.getLogger(__name__)
+
+_OVERHEAD = 50
+"""Bytes of the outer headers over IPv4; over IPv6 they are 70, and the reference takes 50 there, too."""
+_NAMES = {4: "flannel.{}", 6: "flannel-v6.{}"}
+
+
+class VxlanOptions(FoldedModel):
+    """Options of `Backend` with Type vxlan."""
+
+    vni: int = Field(1, ge=1, lt=1 << 24, description="VXLAN network identifier.")
+    port: int = Field(8472, ge=0, le=65535, description="UDP port; 0 means 8472.")
+    mtu: int = Field(0, ge=0, le=65535, description="MTU of the uplink, if not what its link says.")
+    gbp: bool = Field(False, description="Carry group policy ids.")
+    learning: bool = Field(False, description="Note where MAC addresses are heard from.")
+    direct_routing: bool = Field(False, description="No tunnel to nodes in our own subnet.")
+
+
+class Vxlan:
+    """The backend (the protocol is Backend's)."""
+
+    type: ClassVar[str] = "vxlan"
+
+    def __init__(self, config: NetworkConfig) -> None:
+        try:
+            self._options = VxlanOptions.model_validate(config.backend.options)
+        except ValidationError as error:
+            raise BackendError(
+                f"Backend: {error.errors()[0]['loc'][0]}: {error.errors()[0]['msg']}"
+            ) from None
+        self._families = config.families
+        self._macs: dict[int, str] = {}
+        self._complaints: set[Lease] = set()
+
+    async def start(self, uplink: Uplink, published: LeaseAttrs | None) -> LeaseAttrs:
+        """Take the MAC addresses that were published before, or new ones."""
+        for family in self._families:
+            if family not in self._macs:
+                self._macs[family] = _stored_mac(published, family) or _new_mac()
+        data = {
+            family: encode_data({"VNI": self._options.vni, "VtepMAC": self._macs[family]})
+            for family in self._families
+        }
+        return LeaseAttrs(
+            uplink.public_ip, uplink.public_ipv6, self.type, data.get(4, NO_DATA), data.get(6, NO_DATA)
+        )
+
+    def mtu(self, uplink: Uplink) -> int:
+        """Return the uplink's, or what is configured, less the tunnel's headers."""
+        return (self._options.mtu or uplink.mtu) - _OVERHEAD
+
+    def desired(self, uplink: Uplink, own: Lease, others: Iterable[Lease]) -> State:
+        """Return the devices, and for each remote node the three entries, or a direct route."""
+        things: list[Thing] = []
+        for family in self._families:
+            things += self._device(uplink, own, family)
+        for lease in others:
+            if lease.attrs.backend_type == self.type:
+                try:
+                    things += [
+                        thing for family in self._families for thing in self._remote(uplink, lease, family)
+                    ]
+                except (KeyError, TypeError, ValueError) as error:
+                    self._complain(lease, error)
+        return State(things)
+
+    async def settle(self, uplink: Uplink, own: Lease, others: Iterable[Lease]) -> None:
+        """Do nothing: the kernel does all."""
+
+    async def close(self) -> None:
+        """Do nothing: the devices stay."""
+
+    def _name(self, family: int) -> str:
+        return _NAMES[family].format(self._options.vni)
+
+    def _device(self, uplink: Uplink, own: Lease, family: int) -> Iterator[Thing]:
+        subnet, options = own.network(family), self._options
+        assert subnet is not None
+        yield Device(
+            self._name(family),
+            "vxlan",
+            self.mtu(uplink),
+            self._macs[family],
+            (
+                ("id", options.vni),
+                ("local", str(uplink.local(family))),
+                ("dstport", options.port or 8472),
+                ("dev", uplink.name),
+                ("learning", options.learning),
+                ("gbp", options.gbp),
+            ),
+        )
+        yield Address(self._name(family), ip_interface(subnet.network_address))
+
+    def _remote(self, uplink: Uplink, lease: Lease, family: int) -> Iterator[Thing]:
+        subnet, node = lease.network(family), lease.attrs.public(family)
+        if subnet is None or node is None:
+            return
+        if self._options.direct_routing and uplink.is_direct(node):
+            yield Route(subnet, uplink.name, node)
+            return
+        data, device, gateway = lease.attrs.data(family), self._name(family), subnet.network_address
+        mac = _checked_mac(data["VtepMAC"])
+        yield Neighbour(device, gateway, mac)
+        yield Forwarding(device, mac, node)
+        yield Route(subnet, device, gateway, onlink=True)
+
+    def _complain(self, lease: Lease, error: Exception) -> None:
+        if lease not in self._complaints:
+            self._complaints.add(lease)
+            log.warning("this lease cannot be used", extra={"subnet": lease, "why": repr(error)})
+
+
+def _new_mac() -> str:
+    """Return a random address that is locally administered and no group's."""
+    first, *rest = os.urandom(6)
+    return bytes((first & 0xFC | 0x02, *rest)).hex(":")
+
+
+def _checked_mac(text: str) -> str:
+    mac = bytes.fromhex(text.replace(":", ""))
+    if len(mac) != 6:
+        raise ValueError(f"{text} is no MAC address")
+    return mac.hex(":")
+
+
+def _stored_mac(published: LeaseAttrs | None, family: int) -> str:
+    if published is None or published.backend_type != Vxlan.type:
+        return ""
+    try:
+        return _checked_mac(published.data(family)["VtepMAC"])
+    except (KeyError, TypeError, ValueError):
+        return ""

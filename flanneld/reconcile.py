@@ -1,0 +1,140 @@
+"""Keeps the kernel's tables as they are wanted: writes differences, listens, puts back what others change."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from functools import partial
+from typing import TYPE_CHECKING
+
+from cni_plugins.kernel import link, netlink
+from flanneld import devices
+from flanneld.notices import ALL, Lost, Notices
+from flanneld.state import Address, Device, Forwarding, Route, State
+from flanneld.tables import Links, Tables, remove, write
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from flanneld.metrics import Metrics
+    from flanneld.state import Thing
+
+log = logging.getLogger(__name__)
+
+_PERIOD = 30.0
+"""Seconds between full passes when nothing is reported."""
+
+
+class Reconciler:
+    """The keeper (the protocol is daemon.Kernel's).
+
+    Args:
+        metrics: where passes, repairs and failures are counted.
+    """
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+        self._wanted = State()
+        self._started = False
+        self._names: set[str] = set()
+        self._indexes: set[int] = set()
+
+    async def want(self, state: State) -> None:
+        """Make this the wanted state and write what differs from the one before.
+
+        What the kernel refuses is logged, counted and tried again by `run`.
+        """
+        before, self._wanted = self._wanted, state
+        difference = state.since(before)
+        self._names = {thing.name if isinstance(thing, Device) else thing.device for thing in state}
+        changed = (*difference.write, *difference.remove)
+        if not self._started or any(isinstance(thing, Device | Address) for thing in changed):
+            self._started = True
+            self._delete_devices(before)
+            self._pass("change", repairs=False)
+            return
+        with netlink.Netlink() as nl:
+            links = self._look(nl)
+            for thing in difference.remove:
+                self._try(partial(remove, nl, thing, links))
+            for thing in difference.write:
+                old = before.get(thing.key)
+                if isinstance(old, Forwarding):  # a MAC address can have several: they are not written over
+                    self._try(partial(remove, nl, old, links))
+                self._try(partial(write, nl, thing, links))
+
+    async def run(self) -> None:
+        """Put back whatever somebody changes, until cancelled."""
+        with Notices(ALL) as notices:
+            while True:
+                try:
+                    async with asyncio.timeout(_PERIOD):
+                        cause = await self._next(notices)
+                except TimeoutError:
+                    cause = "timer"
+                if self._started:
+                    self._pass(cause, repairs=True)
+
+    async def _next(self, notices: Notices) -> str:
+        """Wait until something of ours is reported; return why to look."""
+        while True:
+            for notice in await notices.gather():
+                if isinstance(notice, Lost):
+                    log.warning("notices of the kernel were lost; looking at everything")
+                    return "overrun"
+                index, name = notice
+                if index in self._indexes or name in self._names:
+                    return "notice"
+
+    def _delete_devices(self, before: State) -> None:
+        with netlink.Netlink() as nl:
+            for thing in before:
+                if isinstance(thing, Device) and self._wanted.get(thing.key) is None:
+                    self._try(partial(link.delete, nl, thing.name))
+
+    def _look(self, nl: netlink.Netlink) -> Links:
+        """Return the links, and note which notices to heed from now on."""
+        links = Links(nl)
+        self._indexes = {links[name] for name in self._names}
+        return links
+
+    def _pass(self, cause: str, *, repairs: bool) -> None:
+        """Compare the kernel's tables with what is wanted; write and remove what differs.
+
+        Args:
+            cause: what is counted.
+            repairs: what differs was changed by somebody, so that it is told and counted.
+        """
+        self._metrics.reconciled(cause)
+        with netlink.Netlink() as nl:
+            for thing in self._wanted:
+                if isinstance(thing, Device):
+                    self._try(partial(self._device, nl, thing, repairs=repairs))
+            links = self._look(nl)
+            own = [thing.name for thing in self._wanted if isinstance(thing, Device)]
+            families = {thing.destination.version for thing in self._wanted if isinstance(thing, Route)}
+            tables = Tables(nl, links, own, families or {4, 6})
+            for thing in tables.surplus(self._wanted):
+                log.info("removing what is not wanted", extra={"thing": thing})
+                self._try(partial(remove, nl, thing, links))
+            for thing in self._wanted:
+                if not isinstance(thing, Device) and not tables.has(thing):
+                    self._try(partial(write, nl, thing, links))
+                    if repairs:
+                        self._repaired(thing)
+
+    def _device(self, nl: netlink.Netlink, wanted: Device, *, repairs: bool) -> None:
+        if devices.ensure(nl, wanted) and repairs:
+            self._repaired(wanted)
+
+    def _repaired(self, thing: Thing) -> None:
+        self._metrics.repaired(type(thing).__name__.lower())
+        log.warning("somebody removed or changed this; it is put back", extra={"thing": thing})
+
+    def _try(self, act: Callable[[], object]) -> None:
+        try:
+            act()
+        except OSError as error:
+            self._metrics.failed("kernel")
+            why = "; ".join([str(error), *getattr(error, "__notes__", ())])
+            log.warning("the kernel refuses; this is tried again", extra={"why": why})

@@ -1,0 +1,152 @@
+"""Routes of the main table, over netlink: written, deleted and listed with who wrote them (rtnetlink(7))."""
+
+from __future__ import annotations
+
+import errno
+import struct
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from typing import TYPE_CHECKING
+
+from cni_plugins.kernel.netlink import NLM_F_CREATE, NLM_F_REPLACE, attr, attr_u32, attribute_map, uint
+
+if TYPE_CHECKING:
+    from cni_plugins.kernel.netlink import Netlink, Reply
+    from flanneld.state import Route
+
+RTM_NEWROUTE = 24
+RTM_DELROUTE = 25
+RTM_GETROUTE = 26
+PROTOCOL = 0x66
+"""Our mark on routes (rtm_protocol), by which those of a node that left while we were away are known."""
+_RTPROT_KERNEL = 2
+
+_RTA_DST = 1
+_RTA_OIF = 4
+_RTA_GATEWAY = 5
+_RTA_PRIORITY = 6
+_RT_TABLE_MAIN = 254
+_RT_SCOPE_UNIVERSE = 0
+_RT_SCOPE_LINK = 253
+_RTN_UNICAST = 1
+_RTN_BLACKHOLE = 6
+_RTNH_F_ONLINK = 4
+_KINDS = {"unicast": _RTN_UNICAST, "blackhole": _RTN_BLACKHOLE}
+_FAMILIES = {4: 2, 6: 10}
+_IPV6_METRIC = 1024
+"""What the kernel makes of an IPv6 route's metric 0."""
+_IPV6_BLACKHOLE_LINK = 1
+"""The kernel hangs an IPv6 blackhole onto loopback."""
+
+_RTMSG = struct.Struct("=BBBBBBBBI")
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A route as the kernel has it."""
+
+    destination: IPv4Network | IPv6Network
+    link: int
+    gateway: IPv4Address | IPv6Address | None
+    onlink: bool
+    kind: int
+    metric: int
+    protocol: int
+
+    @property
+    def is_kernels(self) -> bool:
+        """Whether it came by itself, with an address."""
+        return self.protocol == _RTPROT_KERNEL
+
+    def serves(self, wanted: Route, link: int) -> bool:
+        """Tell whether it does what a wanted route over the link of this index does."""
+        return (
+            self.kind == _KINDS[wanted.kind]
+            and (self.link == link or self.kind == _RTN_BLACKHOLE)
+            and self.gateway == wanted.gateway
+            and (self.onlink or not wanted.onlink)
+        )
+
+
+def identity(destination: IPv4Network | IPv6Network, metric: int) -> tuple[object, int]:
+    """Return what makes a route this one in the kernel's table."""
+    return destination, metric or (_IPV6_METRIC if destination.version == 6 else 0)
+
+
+def put(nl: Netlink, route: Route, link: int) -> None:
+    """Write a route over the link of this index, in the place of the one for the same destination."""
+    try:
+        nl.request(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, _message(route, link, PROTOCOL))
+    except OSError as error:
+        error.add_note(f"failed to write the route to {route.destination}")
+        raise
+
+
+def delete(nl: Netlink, destination: IPv4Network | IPv6Network, metric: int, kind: int = 0) -> None:
+    """Delete a route, whoever wrote it; one that is gone already is no error."""
+    body = _RTMSG.pack(
+        _FAMILIES[destination.version], destination.prefixlen, 0, 0, _RT_TABLE_MAIN, 0, 255, kind, 0
+    )
+    body += attr(_RTA_DST, destination.network_address.packed) if destination.prefixlen else b""
+    body += attr_u32(_RTA_PRIORITY, metric) if metric else b""
+    try:
+        nl.request(RTM_DELROUTE, 0, body)
+    except OSError as error:
+        if error.errno != errno.ESRCH:
+            error.add_note(f"failed to delete the route to {destination}")
+            raise
+
+
+def found(nl: Netlink, version: int) -> list[Found]:
+    """Return the routes of the main table that lead somewhere or nowhere, but those over several links."""
+    header = _RTMSG.pack(_FAMILIES[version], 0, 0, 0, _RT_TABLE_MAIN, 0, 0, 0, 0)
+    listed = (parse(reply) for reply in nl.dump(RTM_GETROUTE, header))
+    return [route for route in listed if route is not None]
+
+
+def parse(reply: Reply) -> Found | None:
+    """Return the route that a message describes; None for those of other tables and kinds."""
+    family, length, _src, _tos, table, protocol, _scope, kind, flags = _RTMSG.unpack_from(reply.body)
+    if table != _RT_TABLE_MAIN or kind not in (_RTN_UNICAST, _RTN_BLACKHOLE):
+        return None
+    given = attribute_map(reply.body, 12)
+    packed = given.get(_RTA_DST, bytes(4 if family == _FAMILIES[4] else 16))
+    number = int.from_bytes(packed, "big")
+    gateway = given.get(_RTA_GATEWAY)
+    return Found(
+        IPv4Network((number, length)) if family == _FAMILIES[4] else IPv6Network((number, length)),
+        uint(given.get(_RTA_OIF, b"")),
+        ip_address(gateway) if gateway else None,
+        bool(flags & _RTNH_F_ONLINK),
+        kind,
+        uint(given.get(_RTA_PRIORITY, b"")),
+        protocol,
+    )
+
+
+def _message(route: Route, link: int, protocol: int) -> bytes:
+    blackhole = route.kind == "blackhole"
+    scope = (
+        _RT_SCOPE_UNIVERSE if route.gateway or blackhole or route.destination.version == 6 else _RT_SCOPE_LINK
+    )
+    body = _RTMSG.pack(
+        _FAMILIES[route.destination.version],
+        route.destination.prefixlen,
+        0,
+        0,
+        _RT_TABLE_MAIN,
+        protocol,
+        scope,
+        _KINDS[route.kind],
+        _RTNH_F_ONLINK if route.onlink else 0,
+    )
+    body += attr(_RTA_DST, route.destination.network_address.packed)
+    if not blackhole:
+        body += attr_u32(_RTA_OIF, link)
+    elif route.destination.version == 6:
+        body += attr_u32(_RTA_OIF, _IPV6_BLACKHOLE_LINK)
+    if route.gateway:
+        body += attr(_RTA_GATEWAY, route.gateway.packed)
+    if route.metric:
+        body += attr_u32(_RTA_PRIORITY, route.metric)
+    return body

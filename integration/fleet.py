@@ -1,0 +1,186 @@
+"""Machines with a daemon each, on an underlay with a real etcd: what the daemon is tested and shown on."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any, Self
+
+from integration.etcd import CONFIG, SUBNETS, Etcd
+from integration.flannel import SUBNET_FILE
+from integration.node import PATH, PEER
+from integration.suite import ROOT
+from integration.underlay import Underlay, address
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from types import TracebackType
+
+    from integration.node import Node
+
+NETWORK = "10.244.0.0/16"
+VXLAN = {"Network": NETWORK, "Backend": {"Type": "vxlan", "DirectRouting": True}}
+HEALTH = 8081
+ETCD = "198.18.0.1"
+TLS = "/run/tls"
+_FORWARDING = ("net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding")
+
+
+def program() -> list[str]:
+    """Return the daemon's command: the frozen one that FLANNELD names, or the source tree's."""
+    given = os.environ.get("FLANNELD")
+    return [os.path.abspath(given)] if given else [sys.executable, "-m", "flanneld"]
+
+
+class Member:
+    """A machine with a daemon and pods.
+
+    Attributes:
+        node: its namespaces.
+        address: where it is on the underlay.
+        daemon: the process, while it runs.
+        pods: their IPv4 addresses by name.
+    """
+
+    def __init__(self, node: Node, subnet: int, number: int) -> None:
+        self.node = node
+        self.subnet = subnet
+        self.address = address(subnet, number)
+        self.daemon: subprocess.Popen[bytes] | None = None
+        self.pods: dict[str, str] = {}
+        for key in _FORWARDING:
+            node.run(["sysctl", "-qw", f"{key}=1"])
+
+    def start(self, flags: Sequence[str], variables: Mapping[str, str] | None = None) -> None:
+        """Start the daemon, and wait until the paths are up."""
+        self.daemon = self.node.popen(
+            [*program(), f"--healthz-port={HEALTH}", "--healthz-ip=127.0.0.1", *flags],
+            env={"PATH": PATH, "PYTHONPATH": ROOT, **(variables or {})},
+            stderr=subprocess.DEVNULL if not os.environ.get("SHOW_LOGS") else None,
+        )
+        wait(lambda: "are up" in self.get("/readyz") or self.daemon_ended(), 30)
+        assert not self.daemon_ended(), "the daemon ended; SHOW_LOGS=1 shows what it said"
+
+    def daemon_ended(self) -> bool:
+        """Tell whether the daemon is no more."""
+        return self.daemon is None or self.daemon.poll() is not None
+
+    def stop(self) -> int:
+        """End the daemon as systemd or a kubelet would; return its exit status."""
+        assert self.daemon is not None
+        self.daemon.terminate()
+        return self.daemon.wait(10)
+
+    def subnet_env(self) -> dict[str, str]:
+        """Return what subnet.env says."""
+        with open(self.node.path(SUBNET_FILE), encoding="ascii") as file:
+            return dict(line.rstrip("\n").split("=", 1) for line in file)
+
+    def add_pod(self, name: str, **keys: Any) -> str:
+        """Attach a pod with the flannel plugin; return its IPv4 address."""
+        self.node.netns(name)
+        self.node.exec(name, "ip", "link", "set", "lo", "up")
+        conf = {"cniVersion": "1.0.0", "name": "cbr0", "delegate": {"isDefaultGateway": True}, **keys}
+        result = self.node.add("flannel", conf, container=name, netns=name)
+        self.pods[name] = result["ips"][0]["address"].partition("/")[0]
+        return self.pods[name]
+
+    def get(self, path: str) -> str:
+        """Return what the daemon's health server answers."""
+        done = self.node.run(["busybox", "wget", "-qO-", f"http://127.0.0.1:{HEALTH}{path}"], check=False)
+        return done.stdout.decode()
+
+    def ip(self, *words: str) -> Any:
+        """Return what ip(8) lists, decoded."""
+        return json.loads(self.node.run(["ip", "-json", *words]).stdout or b"[]")
+
+    def forwarding(self, device: str = "flannel.1") -> Any:
+        """Return a device's FDB, decoded."""
+        return json.loads(self.node.run(["bridge", "-json", "fdb", "show", "dev", device]).stdout)
+
+
+class Fleet:
+    """Members on an underlay, and etcd on the router; a context manager.
+
+    Args:
+        plugins: the folder of the CNI plugins.
+        config: net-conf.json.
+        flags: of every daemon.
+        tls: files of etcd's, by their names in /run/tls of the router: it speaks https then.
+        options: further words of etcd's command line.
+    """
+
+    def __init__(
+        self,
+        plugins: str = PEER,
+        config: Mapping[str, Any] = VXLAN,
+        flags: Sequence[str] = ("--ip-masq",),
+        *,
+        tls: Mapping[str, bytes] | None = None,
+        options: Sequence[str] = (),
+    ) -> None:
+        self.members: dict[str, Member] = {}
+        self.flags = list(flags)
+        self.underlay = Underlay(plugins)
+        try:
+            self.underlay.router.run(["ip", "address", "add", f"{ETCD}/32", "dev", "lo"])
+            write_files(self.underlay.router, tls or {})
+            url = f"{'https' if tls else 'http'}://{ETCD}:2379"
+            self.etcd = Etcd(self.underlay.router, url, options=options)
+            self.etcd.put(CONFIG, json.dumps(config))
+        except BaseException:
+            self.underlay.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.underlay.close()
+
+    def join(self, subnet: int, number: int, **options: Any) -> Member:
+        """Switch a machine on, without its daemon."""
+        member = Member(self.underlay.join(subnet, number, **options), subnet, number)
+        self.members[f"node-{number}"] = member
+        return member
+
+    def start(self, *members: Member) -> None:
+        """Start daemons: all, or these."""
+        for member in members or self.members.values():
+            member.start([f"--etcd-endpoints={self.etcd.url}", *self.flags])
+
+    def leave(self, name: str, *, forget: bool = True) -> None:
+        """Switch a machine off and, as an administrator would, delete its lease."""
+        member = self.members.pop(name)
+        subnet = member.subnet_env()["FLANNEL_SUBNET"].replace(".1/", ".0-")
+        for place, node in list(self.underlay.machines.items()):
+            if node is member.node:
+                self.underlay.leave(*place)
+        if forget:
+            self.etcd.ctl("del", SUBNETS + subnet)
+
+
+def write_files(node: Node, files: Mapping[str, bytes]) -> None:
+    """Put files into a node's /run/tls."""
+    for name, content in files.items():
+        os.makedirs(node.path(TLS), exist_ok=True)
+        with open(node.path(f"{TLS}/{name}"), "wb") as file:
+            file.write(content)
+
+
+def wait(ready: Callable[[], bool], seconds: float = 10) -> float:
+    """Wait until something is so; return how many seconds it took.
+
+    Raises:
+        AssertionError: it did not come to pass.
+    """
+    began = time.monotonic()
+    while not ready():
+        assert time.monotonic() < began + seconds, f"it did not come to pass in {seconds} seconds"
+        time.sleep(0.02)
+    return time.monotonic() - began

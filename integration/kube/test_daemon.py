@@ -1,0 +1,115 @@
+"""The daemon with the Kubernetes subnet manager: podCIDRs given, annotations written, pods that talk."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from integration.fleet import Member, wait
+from integration.kube.cluster import FOLDER, IPV6_NETWORK, NETWORK, Cluster
+from integration.underlay import Underlay
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+APISERVER = "198.18.0.1"
+NET_CONF = "/etc/kube-flannel/net-conf.json"
+FLAGS = ("--kube-subnet-mgr", "--ip-masq", f"--kubeconfig-file={FOLDER}/daemon.conf")
+CONFIG = {
+    "Network": NETWORK,
+    "EnableIPv6": True,
+    "IPv6Network": IPV6_NETWORK,
+    "Backend": {"Type": "vxlan"},
+}
+
+
+class KubeFleet:
+    """Machines that are nodes of a real cluster, whose control plane is on the router."""
+
+    def __init__(self, underlay: Underlay, cluster: Cluster) -> None:
+        self.underlay = underlay
+        self.cluster = cluster
+
+    def join(self, subnet: int, number: int) -> Member:
+        """Switch a machine on, register it as a kubelet would, and start its daemon."""
+        name = f"node-{number}"
+        member = Member(self.underlay.join(subnet, number), subnet, number)
+        self.cluster.add_node(name)
+        files = {NET_CONF: json.dumps(CONFIG), f"{FOLDER}/daemon.conf": self.cluster.kubeconfig()}
+        with open(self.cluster.node.path(f"{FOLDER}/tls.crt"), encoding="ascii") as file:
+            files[f"{FOLDER}/tls.crt"] = file.read()
+        with member.node.entered():
+            for path, content in files.items():
+                os.makedirs(os.path.dirname(path), exist_ok=True)
+                with open(path, "w", encoding="ascii") as file:
+                    file.write(content)
+        member.start(FLAGS, {"NODE_NAME": name})
+        return member
+
+
+@pytest.fixture(scope="module")
+def fleet(suite_bin: str) -> Iterator[KubeFleet]:
+    with Underlay(suite_bin) as underlay:
+        underlay.router.run(["ip", "address", "add", f"{APISERVER}/32", "dev", "lo"])
+        with Cluster(underlay.router, os.environ["KUBE_BIN"], APISERVER, dual=True) as cluster:
+            yield KubeFleet(underlay, cluster)
+
+
+def test_two_nodes_are_annotated_and_their_pods_talk(fleet: KubeFleet) -> None:
+    one, other = fleet.join(1, 11), fleet.join(2, 21)
+    node = fleet.cluster.get_node("node-11")
+    subnet, ipv6_subnet = node["spec"]["podCIDRs"]
+    device, v6_device = (one.node.links()[name] for name in ("flannel.1", "flannel-v6.1"))
+    assert fleet.cluster.annotations("node-11") == {
+        "backend-type": "vxlan",
+        "backend-data": f'{{"VNI":1,"VtepMAC":"{device["address"]}"}}',
+        "backend-v6-data": f'{{"VNI":1,"VtepMAC":"{v6_device["address"]}"}}',
+        "public-ip": "198.18.1.11",
+        "public-ipv6": "2001:db8:1::11",
+        "kube-subnet-manager": "true",
+    }
+    assert one.subnet_env() == {
+        "FLANNEL_NETWORK": NETWORK,
+        "FLANNEL_SUBNET": subnet.replace(".0/", ".1/"),
+        "FLANNEL_IPV6_NETWORK": IPV6_NETWORK,
+        "FLANNEL_IPV6_SUBNET": ipv6_subnet.replace("::/", "::1/"),
+        "FLANNEL_MTU": "1450",
+        "FLANNEL_IPMASQ": "true",
+    }
+    conditions = {item["type"]: item["status"] for item in node["status"]["conditions"]}
+    assert conditions["NetworkUnavailable"] == "False"
+    one.add_pod("a")
+    other.add_pod("b")
+    address = other.node.links("b")["eth0"]["addr_info"]
+    (ipv6,) = [item["local"] for item in address if item["family"] == "inet6" and item["scope"] == "global"]
+    wait(
+        lambda: (
+            "flanneld_leases 1\n" in one.get("/metrics") and "flanneld_leases 1\n" in other.get("/metrics")
+        )
+    )
+    for target in (other.pods["b"], ipv6):
+        ping = ["ping", "-c", "2", "-i", "0.2", "-W", "5", target]
+        assert one.node.run(ping, netns="a", check=False).returncode == 0, target
+
+
+def test_the_mac_survives_a_reboot_by_the_annotation(fleet: KubeFleet) -> None:
+    one = fleet.join(1, 12)
+    before = fleet.cluster.annotations("node-12")
+    one.stop()
+    for device in ("flannel.1", "flannel-v6.1"):
+        one.node.run(["ip", "link", "del", device])
+    one.start(FLAGS, {"NODE_NAME": "node-12"})
+    assert fleet.cluster.annotations("node-12") == before
+    assert one.node.links()["flannel.1"]["address"] == json.loads(before["backend-data"])["VtepMAC"]
+
+
+def test_a_node_that_is_deleted_loses_its_way(fleet: KubeFleet) -> None:
+    one, gone = fleet.join(1, 13), fleet.join(2, 23)
+    subnet = gone.subnet_env()["FLANNEL_SUBNET"].replace(".1/", ".0/")
+    wait(lambda: any(route["dst"] == subnet for route in one.ip("route")))
+    gone.stop()
+    fleet.cluster.remove_node("node-23")
+    wait(lambda: not any(route["dst"] == subnet for route in one.ip("route")))
