@@ -9,25 +9,32 @@ VENV := .venv
 BIN := $(VENV)/bin
 BINDIR ?= /opt/cni/bin
 BUNDLE := dist/cni
+DAEMON := dist/flanneld
 WORKERS ?= 3
 
 BUILD_PACKAGES := binutils gcc libc6-dev libpython3.11 libpython3.11-dev python3-venv
 TEST_PACKAGES := busybox-static conntrack containerd containernetworking-plugins dbus etcd-client etcd-server \
 	firewalld iperf3 iproute2 iptables iputils-ping nftables procps runc strace util-linux
 VM_PACKAGES := busybox-static kmod qemu-system-x86 util-linux
-KUBE_PACKAGES := dpkg-dev golang-go kubernetes-client openssl rsync
+KUBE_PACKAGES := dpkg-dev golang-go kubernetes-client rsync
 KERNEL := .work/vm/kernel
 # Built from Debian's source in ten minutes, so it is kept outside of the tree.
 KUBE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/cni-plugins/kubernetes
 SOURCES := $(shell find cni_plugins conflist ipam build -type f -not -name '*.pyc')
 
+DAEMON_SOURCES := $(shell find flanneld -type f -not -name '*.pyc')
+
 .PHONY: help
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: $(BUNDLE)/.built .work/test-packages ## Build, then show a two-pod flannel network at work
 	@$(BIN)/python -m demo $(BUNDLE)
+
+.PHONY: demo-cluster
+demo-cluster: $(BUNDLE)/.built $(DAEMON)/.built .work/test-packages ## Build, then show pods of several machines talk, by flanneld
+	@$(BIN)/python -m demo.cluster $(BUNDLE) $(DAEMON)/flanneld
 
 .PHONY: test
 test: lint $(BUNDLE)/.built .work/test-packages ## Check style, types and layers; run all tests
@@ -65,6 +72,9 @@ bench-vm: $(BUNDLE)/.built $(KERNEL)/.unpacked .work/test-packages .work/vm-pack
 .PHONY: build
 build: $(BUNDLE)/.built ## Build dist/cni: every plugin and cnictl
 
+.PHONY: build-flanneld
+build-flanneld: $(DAEMON)/.built ## Build dist/flanneld: the node daemon
+
 .PHONY: install
 install: $(BUNDLE)/.built ## Swap the bundle into BINDIR=/opt/cni/bin, atomically
 	@$(PYTHON) -m cni_plugins.install --bundle $(BUNDLE) $(BINDIR)
@@ -85,6 +95,10 @@ clean: ## Remove what was built
 
 $(BUNDLE)/.built: $(SOURCES) $(VENV)/.made
 	@$(BIN)/python build/build.py
+	@touch $@
+
+$(DAEMON)/.built: $(SOURCES) $(DAEMON_SOURCES) $(VENV)/.made
+	@$(BIN)/python build/flanneld.py
 	@touch $@
 
 $(VENV)/.made: build/requirements.lock .work/build-packages

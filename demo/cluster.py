@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -150,7 +151,9 @@ class ClusterDemo:
         """Send a megabyte between the first pods of each two machines."""
         first = {name: next(iter(member.pods.items())) for name, member in self.fleet.members.items()}
         for name, (pod, _ip) in first.items():
-            sink = self.fleet.members[name].node.popen([sys.executable, "-ISuc", SINK], pod, stdout=-1)
+            sink = self.fleet.members[name].node.popen(
+                [sys.executable, "-ISuc", SINK], pod, stdout=subprocess.PIPE
+            )
             assert sink.stdout is not None
             with sink.stdout as output:
                 output.readline()

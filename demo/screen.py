@@ -9,7 +9,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 WHAT_WIDTH = 50
 TIME_WIDTH = 9
@@ -42,6 +42,14 @@ class Screen:
             self._line(self._paint(DIM, f"  {'$' if number == 0 else ' '} {line}"))
         for line in output.splitlines():
             self._line(self._paint(DIM, f"    {line}"))
+
+    def table(self, rows: Sequence[Sequence[str]]) -> None:
+        """Print rows in columns; the first row and column are names."""
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        for number, row in enumerate(rows):
+            cells = [f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)]
+            line = "  ".join(cells)
+            self._line(f"    {self._paint(BOLD, line) if number == 0 else line}")
 
     def step(self, what: str, act: Callable[[], str]) -> None:
         """Carry out one step and print its mark, what it told and its time."""

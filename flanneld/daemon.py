@@ -11,13 +11,12 @@ from flanneld import iface, subnetfile
 from flanneld.iface import UplinkError
 from flanneld.lease import Leases
 from flanneld.manager import ManagerError
-from flanneld.notices import links_changed
+from flanneld.notices import LINKS, Notices
 from flanneld.pauses import Pauses
 from flanneld.state import Route, State
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-    from ipaddress import IPv4Network, IPv6Network
 
     from flanneld.backend import Backend
     from flanneld.lease import Key, Lease
@@ -54,12 +53,10 @@ class Kernel(Protocol):
 class Traffic(Protocol):
     """What keeps the packet filter's rules: flanneld.traffic.Traffic."""
 
-    async def want(self, lease: Lease, old: tuple[IPv4Network | IPv6Network, ...]) -> None:
-        """Make the rules for this lease wanted and write them; remove those of networks that are no more.
+    async def want(self, lease: Lease) -> None:
+        """Make the rules for this lease wanted and write them; those of networks that are no more go.
 
-        Args:
-            lease: our own.
-            old: the cluster's networks and our subnets of the last run, by subnet.env.
+        What is refused is logged, counted and tried again by `run`.
         """
         ...
 
@@ -121,8 +118,7 @@ class Daemon:
             )
             old = subnetfile.SubnetFile.read(self._options.subnet_file)
             self._lease = await self._insist(lambda: self._publish(backend, old.key))
-            networks = (*old.networks, *(subnet for subnet in old.key if subnet))
-            await traffic.want(self._lease, networks)
+            await traffic.want(self._lease)
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._manager.keep(self._lease))
                 tasks.create_task(self._kernel.run())
@@ -170,21 +166,24 @@ class Daemon:
 
     async def _watch_uplink(self, backend: Backend) -> None:
         """Follow the uplink's name, addresses and MTU; while it is down, everything stays as it is."""
-        async for _ in links_changed():
-            try:
-                now = iface.look(self._choice, self._config.families)
-            except UplinkError as error:
-                log.warning("the uplink is not usable now", extra={"why": error})
-                continue
-            before, self._uplink = self._uplink, now
-            if now == before:
-                continue
-            log.info(
-                "the uplink has changed", extra={"uplink": now.name, "mtu": now.mtu, "address": now.address}
-            )
-            if (now.public_ip, now.public_ipv6) != (before.public_ip, before.public_ipv6):
-                self._lease = await self._insist(lambda: self._publish(backend, self._lease.key))
-            self._changed.set()
+        with Notices(LINKS) as notices:
+            while True:
+                await notices.gather()
+                await self._look_at_uplink(backend)
+
+    async def _look_at_uplink(self, backend: Backend) -> None:
+        try:
+            now = iface.look(self._choice, self._config.families)
+        except UplinkError as error:
+            log.warning("the uplink is not usable now", extra={"why": error})
+            return
+        before, self._uplink = self._uplink, now
+        if now == before:
+            return
+        log.info("the uplink has changed", extra={"uplink": now.name, "mtu": now.mtu, "address": now.address})
+        if (now.public_ip, now.public_ipv6) != (before.public_ip, before.public_ipv6):
+            self._lease = await self._insist(lambda: self._publish(backend, self._lease.key))
+        self._changed.set()
 
     async def _apply(self, backend: Backend) -> None:
         """Bring the kernel, then subnet.env, up to date; changes that come at once are one."""

@@ -37,14 +37,14 @@ def ensure(nl: Netlink, wanted: Device) -> bool:
     if there is None:
         tunnel.create_vxlan(nl, wanted.name, parameters, mac=mac, mtu=wanted.mtu)
         there = link.get(nl, wanted.name)
+    if not there.is_up:
+        link.set_up(nl, there.index)
+        changed = True
     if there.mac != wanted.mac:
         link.set_mac(nl, there.index, mac)
         changed = True
     if there.mtu != wanted.mtu:
         link.configure(nl, there.index, mtu=wanted.mtu)
-        changed = True
-    if not there.is_up:
-        link.set_up(nl, there.index)
         changed = True
     return changed
 

@@ -202,6 +202,34 @@ def test_the_blackhole_route_yields_to_the_bridges(suite_bin: str) -> None:
         assert a.node.run(["ping", "-c", "1", "-W", "3", a.pods["one"]], check=False).returncode == 0
 
 
+@pytest.mark.parametrize("backend", ["vxlan", "host-gw"])
+def test_both_families(suite_bin: str, backend: str) -> None:
+    config = {
+        **VXLAN,
+        "EnableIPv6": True,
+        "IPv6Network": "fd00:244::/48",
+        "Backend": {"Type": backend},
+    }
+    with Fleet(suite_bin, config) as fleet:
+        a, b = fleet.join(1, 11), fleet.join(1 if backend == "host-gw" else 2, 22)
+        fleet.start()
+        a.add_pod("a")
+        b.add_pod("b")
+        infos = b.node.links("b")["eth0"]["addr_info"]
+        (ipv6,) = [info["local"] for info in infos if info["family"] == "inet6" and info["scope"] == "global"]
+        wait(lambda: metric(a, "flanneld_leases") == metric(b, "flanneld_leases") == 1)
+        mtu = int(a.subnet_env()["FLANNEL_MTU"])
+        assert mtu == (1500 if backend == "host-gw" else 1450)
+        for target, headers in ((b.pods["b"], 28), (ipv6, 48)):
+            ping = ["ping", "-c", "3", "-i", "0.2", "-W", "3", "-s", str(mtu - headers), target]
+            assert a.node.run(ping, netns="a", check=False).returncode == 0, target
+        (value,) = [json.loads(text) for key, text in fleet.etcd.leases().items() if subnet(a)[:-3] in key]
+        assert value["PublicIPv6"] == "2001:db8:1::11"
+        assert ("BackendV6Data" in value) is (backend == "vxlan")
+        devices = {name for name in a.node.links() if name.startswith("flannel")}
+        assert devices == ({"flannel.1", "flannel-v6.1"} if backend == "vxlan" else set())
+
+
 def test_etcd_with_tls_and_client_certificates() -> None:
     with Node() as node:
         commands = (

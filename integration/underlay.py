@@ -87,7 +87,10 @@ class Underlay:
             return
         self._subnets.add(subnet)
         lan = f"lan{subnet}"
-        self.router.run(["ip", "link", "add", lan, "type", "bridge"])
+        # Without an address of its own it has that of a port, another one when that machine leaves.
+        self.router.run(
+            ["ip", "link", "add", lan, "address", f"02:00:00:00:01:{subnet:02x}", "type", "bridge"]
+        )
         self.router.run(["ip", "link", "set", lan, "up", "addrgenmode", "none"])
         for ip, length in ((address(subnet, 1), 24), (address(subnet, 1, 6), 64), (f"fe80::{subnet}:1", 64)):
             self.router.run(

@@ -28,8 +28,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_OVERHEAD = 50
-"""Bytes of the outer headers over IPv4; over IPv6 they are 70, and the reference takes 50 there, too."""
+_OVERHEAD = {4: 50, 6: 70}
+"""Bytes of the outer Ethernet, IP, UDP and VXLAN headers; the kernel refuses a device that leaves less room.
+
+subnet.env says uplink less 50 in every case, as the reference's does: an IPv6 packet that is too large for
+its device is answered with Packet Too Big by the node.
+"""
 _NAMES = {4: "flannel.{}", 6: "flannel-v6.{}"}
 
 
@@ -75,7 +79,7 @@ class Vxlan:
 
     def mtu(self, uplink: Uplink) -> int:
         """Return the uplink's, or what is configured, less the tunnel's headers."""
-        return (self._options.mtu or uplink.mtu) - _OVERHEAD
+        return (self._options.mtu or uplink.mtu) - _OVERHEAD[4]
 
     def desired(self, uplink: Uplink, own: Lease, others: Iterable[Lease]) -> State:
         """Return the devices, and for each remote node the three entries, or a direct route."""
@@ -107,7 +111,7 @@ class Vxlan:
         yield Device(
             self._name(family),
             "vxlan",
-            self.mtu(uplink),
+            (self._options.mtu or uplink.mtu) - _OVERHEAD[family],
             self._macs[family],
             (
                 ("id", options.vni),

@@ -46,6 +46,7 @@ class KubeManager:
         self._own: Lease | None = None
         self._own_changed = asyncio.Event()
         self._seen: dict[str, Lease] = {}
+        self._complaints: dict[str, str] = {}
 
     async def network_config(self) -> NetworkConfig:
         """Read the file that the ConfigMap is mounted as."""
@@ -206,11 +207,16 @@ class KubeManager:
         return Added(lease, name)
 
     def _lease(self, node: Node) -> Lease | None:
+        name = node.metadata.name
         try:
-            return self._annotations.lease(node.annotations, node.pod_cidrs, self._families)
+            lease = self._annotations.lease(node.annotations, node.pod_cidrs, self._families)
         except ValueError as error:
-            log.warning("this node cannot be reached", extra={"node": node.metadata.name, "why": error})
+            if self._complaints.get(name) != str(error):  # once, not at every heartbeat
+                self._complaints[name] = str(error)
+                log.warning("this node cannot be reached", extra={"node": name, "why": error})
             return None
+        self._complaints.pop(name, None)
+        return lease
 
 
 def _check(node: str, config: NetworkConfig, lease: Lease, family: int) -> None:

@@ -1,0 +1,124 @@
+"""Masquerade and forward rules: wanted, written, and put back when somebody removes them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from cni_plugins.kernel.programs import ProgramFailed
+from flanneld.notices import Filters
+from flanneld.traffic import iptables, nftables
+from flanneld.traffic.rules import RuleSet, forward, masquerade
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from flanneld.lease import Lease
+    from flanneld.metrics import Metrics
+    from flanneld.netconf import NetworkConfig
+    from flanneld.options import Options
+
+log = logging.getLogger(__name__)
+
+_PERIOD = 30.0
+_CONCERNED = (*nftables.concerned(), "nat", "filter")
+"""Tables of nf_tables whose changes are looked at; the last two are where iptables-nft writes."""
+
+
+class Traffic:
+    """The keeper (the protocol is daemon.Traffic's).
+
+    Args:
+        config: the cluster's network.
+        options: the flags.
+        metrics: where repairs and failures are counted.
+    """
+
+    def __init__(self, config: NetworkConfig, options: Options, metrics: Metrics) -> None:
+        self._config = config
+        self._options = options
+        self._metrics = metrics
+        self._wanted: list[RuleSet] = []
+        self._written: dict[int, str] = {}
+        self._backend: ModuleType = nftables
+
+    async def want(self, lease: Lease) -> None:
+        """Make the rules for this lease wanted and write them; the other backend's are removed.
+
+        The rules of another network, of a run before, are in the same chains, which are written anew.
+        """
+        self._backend = self._choose()
+        self._wanted = [self._rules(family, lease) for family in (4, 6)]
+        for wanted in self._wanted:
+            try:
+                self._write(wanted)
+            except (ProgramFailed, FileNotFoundError) as error:
+                self._failed(error)
+
+    async def run(self) -> None:
+        """Look at the rules after each change that concerns them, and again and again.
+
+        The older kernel side of iptables tells nobody of changes: it is looked at as often as flags say.
+        """
+        period = max(self._options.iptables_resync, 1) if self._backend is iptables else _PERIOD
+        with Filters(_CONCERNED) as changes:
+            while True:
+                try:
+                    async with asyncio.timeout(period):
+                        await changes.next()
+                except TimeoutError:
+                    pass
+                for wanted in self._wanted:
+                    self._look(wanted)
+
+    def _choose(self) -> ModuleType:
+        if self._config.enable_nftables:
+            if nftables.available():
+                return nftables
+            log.warning("nftables cannot be used here; writing iptables' rules")
+        return iptables
+
+    def _rules(self, family: int, lease: Lease) -> RuleSet:
+        network, subnet = self._config.cluster(family), lease.network(family)
+        if network is None or subnet is None:
+            return RuleSet(family)
+        return RuleSet(
+            family,
+            tuple(masquerade(network, subnet)) if self._options.ip_masq else (),
+            tuple(forward(network)) if self._options.iptables_forward_rules else (),
+            random=not self._options.ip_masq_fully_random_disable,
+        )
+
+    def _write(self, wanted: RuleSet) -> None:
+        if self._backend is nftables:
+            if wanted:
+                nftables.write(wanted)
+            else:
+                nftables.remove(wanted.family)
+            if iptables.available(wanted.family):
+                iptables.write(RuleSet(wanted.family))
+        else:
+            if nftables.available():
+                nftables.remove(wanted.family)
+            # Without IPv6 there may be no ip6tables, and nothing to write.
+            if wanted or iptables.available(wanted.family):
+                iptables.write(wanted)
+        self._written[wanted.family] = self._backend.listed(wanted.family) if wanted else ""
+
+    def _look(self, wanted: RuleSet) -> None:
+        try:
+            if not wanted or self._backend.listed(wanted.family) == self._written.get(wanted.family):
+                return
+            self._write(wanted)
+        except (ProgramFailed, FileNotFoundError) as error:
+            self._failed(error)
+        else:
+            self._metrics.repaired("rules")
+            log.warning(
+                "somebody changed the traffic rules; they are written again", extra={"family": wanted.family}
+            )
+
+    def _failed(self, error: OSError) -> None:
+        self._metrics.failed("traffic")
+        log.warning("the traffic rules cannot be written; this is tried again", extra={"why": error})

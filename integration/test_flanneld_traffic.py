@@ -1,0 +1,168 @@
+"""Masquerade and forward rules: as the reference's, at work on packets, and put back."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from integration.fleet import NETWORK, VXLAN, Fleet, Member, wait
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from integration.node import Node
+
+NODE, OUTSIDE = "198.18.1.11", "198.18.0.1"
+SERVER = """
+import socket
+server = socket.create_server(("", 7000))
+print("ready", flush=True)
+while True:
+    connection, peer = server.accept()
+    connection.sendall(peer[0].encode())
+    connection.close()
+"""
+CLIENT = """
+import socket, sys
+with socket.create_connection((sys.argv[1], 7000), timeout=5) as connection:
+    print(connection.recv(100).decode())
+"""
+
+
+@pytest.fixture(params=["nftables", "iptables"], scope="module")
+def fleet(request: pytest.FixtureRequest, suite_bin: str) -> Iterator[Fleet]:
+    """Two machines with a pod each, and servers that tell who they see."""
+    config = {**VXLAN, "EnableNFTables": request.param == "nftables"}
+    with Fleet(suite_bin, config, ["--ip-masq", "--iptables-resync=20"]) as made:
+        for place in ((1, 11), (2, 21)):
+            made.join(*place)
+        made.start()
+        for name, member in made.members.items():
+            member.add_pod(name)
+        for node, netns in ((made.underlay.router, ""), (made.members["node-21"].node, "node-21")):
+            serve(node, netns)
+        yield made
+
+
+def serve(node: Node, netns: str) -> None:
+    """Start a server, and wait until it listens."""
+    server = node.popen([sys.executable, "-ISuc", SERVER], netns, stdout=subprocess.PIPE)
+    assert server.stdout is not None
+    with server.stdout as output:
+        assert output.readline() == b"ready\n"
+
+
+def seen(member: Member, target: str, netns: str = "") -> str:
+    """Return which address a server sees a client at."""
+    command = [sys.executable, "-ISc", CLIENT, target]
+    return member.node.run(command, netns=netns).stdout.decode().strip()
+
+
+def subnet(member: Member) -> str:
+    return member.subnet_env()["FLANNEL_SUBNET"].replace(".1/", ".0/")
+
+
+def rules(member: Member, fleet: Fleet) -> str:
+    if 'EnableNFTables": true' in fleet.etcd.get("/coreos.com/network/config").popitem()[1]:
+        return member.node.run(["nft", "list", "table", "ip", "flannel-ipv4"], check=False).stdout.decode()
+    saved = member.node.run(["iptables-save"]).stdout.decode()
+    return "".join(line + "\n" for line in saved.splitlines() if "FLANNEL" in line and line[0] == "-")
+
+
+def expected(member: Member, fleet: Fleet) -> str:
+    own = subnet(member)
+    if "table" in rules(member, fleet):
+        return f"""\
+table ip flannel-ipv4 {{
+	chain forward {{
+		comment "chain to accept flannel traffic"
+		type filter hook forward priority filter; policy accept;
+		ip saddr {NETWORK} accept
+		ip daddr {NETWORK} accept
+	}}
+
+	chain postrtg {{
+		comment "chain to manage traffic masquerading by flannel"
+		type nat hook postrouting priority srcnat; policy accept;
+		meta mark & 0x00004000 == 0x00004000 return
+		ip saddr {own} ip daddr {NETWORK} return
+		ip saddr {NETWORK} ip daddr {own} return
+		ip saddr != {NETWORK} ip daddr {own} return
+		ip saddr {NETWORK} ip daddr != 224.0.0.0/4 masquerade fully-random
+		ip saddr != {NETWORK} ip daddr {NETWORK} masquerade fully-random
+	}}
+}}
+"""
+    masq, forward = '-m comment --comment "flanneld masq"', '-m comment --comment "flanneld forward"'
+    lines = (
+        f"-A FORWARD {forward} -j FLANNEL-FWD",
+        f"-A FLANNEL-FWD -s {NETWORK} {forward} -j ACCEPT",
+        f"-A FLANNEL-FWD -d {NETWORK} {forward} -j ACCEPT",
+        f"-A POSTROUTING {masq} -j FLANNEL-POSTRTG",
+        f"-A FLANNEL-POSTRTG -m mark --mark 0x4000/0x4000 {masq} -j RETURN",
+        f"-A FLANNEL-POSTRTG -s {own} -d {NETWORK} {masq} -j RETURN",
+        f"-A FLANNEL-POSTRTG -s {NETWORK} -d {own} {masq} -j RETURN",
+        f"-A FLANNEL-POSTRTG ! -s {NETWORK} -d {own} {masq} -j RETURN",
+        f"-A FLANNEL-POSTRTG -s {NETWORK} ! -d 224.0.0.0/4 {masq} -j MASQUERADE --random-fully",
+        f"-A FLANNEL-POSTRTG ! -s {NETWORK} -d {NETWORK} {masq} -j MASQUERADE --random-fully",
+    )
+    return "".join(line + "\n" for line in lines)
+
+
+def test_the_rules_are_the_references(fleet: Fleet) -> None:
+    member = fleet.members["node-11"]
+    found, wanted = rules(member, fleet), expected(member, fleet)
+    assert sorted(found.splitlines()) == sorted(wanted.splitlines())
+    chain = [line for line in found.splitlines() if "POSTRTG -" in line or "ip saddr" in line]
+    assert chain == [line for line in wanted.splitlines() if "POSTRTG -" in line or "ip saddr" in line]
+
+
+def test_pods_keep_their_address_in_the_cluster_and_get_the_nodes_outside(fleet: Fleet) -> None:
+    member = fleet.members["node-11"]
+    remote = fleet.members["node-21"].pods["node-21"]
+    assert seen(member, OUTSIDE, "node-11") == NODE
+    assert seen(member, remote, "node-11") == member.pods["node-11"]
+    # From the node itself: the device's address is in the cluster's network already.
+    assert seen(member, remote) == subnet(member).partition("/")[0]
+    # From outside to a pod of another machine by way of ours: masqueraded, so that answers come back here.
+    fleet.underlay.router.run(["ip", "route", "add", f"{remote}/32", "via", NODE])
+    done = fleet.underlay.router.run([sys.executable, "-ISc", CLIENT, remote]).stdout.decode().strip()
+    assert done == subnet(member).partition("/")[0]
+    own = member.pods["node-11"]
+    fleet.underlay.router.run(["ip", "route", "add", f"{own}/32", "via", NODE])
+    serve(member.node, "node-11")
+    wait(
+        lambda: (
+            b"198.18" in fleet.underlay.router.run([sys.executable, "-ISc", CLIENT, own], check=False).stdout
+        )
+    )
+
+
+def test_what_somebody_removes_comes_back_within_a_second(fleet: Fleet) -> None:
+    member = fleet.members["node-11"]
+    wanted = rules(member, fleet)
+    if "table" in wanted:
+        member.node.run(["nft", "delete", "table", "ip", "flannel-ipv4"])
+    else:
+        member.node.run(["iptables", "-t", "nat", "-F", "FLANNEL-POSTRTG"])
+    assert wait(lambda: rules(member, fleet) == wanted) < 1.2
+    wait(lambda: 'flanneld_repairs_total{kind="rules"} 1' in member.get("/metrics"))
+
+
+def test_the_other_backends_rules_go_when_it_is_switched(fleet: Fleet) -> None:
+    member = fleet.members["node-11"]
+    before = rules(member, fleet)
+    (key, text), *_ = fleet.etcd.get("/coreos.com/network/config").items()
+    to_nftables = '"EnableNFTables": false' in text
+    other = text.replace("false", "true") if to_nftables else text.replace(": true}", ": false}")
+    assert other != text
+    fleet.etcd.put(key, other)
+    member.stop()
+    fleet.start(member)
+    ruleset = member.node.ruleset()
+    assert ("FLANNEL-POSTRTG" in ruleset) is not to_nftables
+    assert ("flannel-ipv4" in ruleset) is to_nftables
+    assert rules(member, fleet) != before
