@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from cni_plugins.kernel import link, netlink
 from flanneld import devices
 from flanneld.notices import ALL, Lost, Notices
+from flanneld.pauses import Pauses
 from flanneld.state import Address, Device, Forwarding, Route, State
 from flanneld.tables import Links, Tables, remove, write
 
@@ -36,6 +37,7 @@ class Reconciler:
         self._metrics = metrics
         self._wanted = State()
         self._started = False
+        self._refused = False
         self._names: set[str] = set()
         self._indexes: set[int] = set()
 
@@ -65,15 +67,19 @@ class Reconciler:
 
     async def run(self) -> None:
         """Put back whatever somebody changes, until cancelled."""
+        retries = Pauses(first=0.5, longest=_PERIOD)
         with Notices(ALL) as notices:
             while True:
                 try:
-                    async with asyncio.timeout(_PERIOD):
+                    async with asyncio.timeout(retries.next() if self._refused else _PERIOD):
                         cause = await self._next(notices)
                 except TimeoutError:
-                    cause = "timer"
+                    cause = "retry" if self._refused else "timer"
+                self._refused = False
                 if self._started:
                     self._pass(cause, repairs=True)
+                if not self._refused:
+                    retries.reset()
 
     async def _next(self, notices: Notices) -> str:
         """Wait until something of ours is reported; return why to look."""
@@ -115,7 +121,7 @@ class Reconciler:
             families = {thing.destination.version for thing in self._wanted if isinstance(thing, Route)}
             tables = Tables(nl, links, own, families or {4, 6})
             for thing in tables.surplus(self._wanted):
-                log.info("removing what is not wanted", extra={"thing": thing})
+                log.info("removing what is not wanted", extra={"thing": thing.key})
                 self._try(partial(remove, nl, thing, links))
             for thing in self._wanted:
                 if not isinstance(thing, Device) and not tables.has(thing):
@@ -129,12 +135,13 @@ class Reconciler:
 
     def _repaired(self, thing: Thing) -> None:
         self._metrics.repaired(type(thing).__name__.lower())
-        log.warning("somebody removed or changed this; it is put back", extra={"thing": thing})
+        log.warning("somebody removed or changed this; it is put back", extra={"thing": thing.key})
 
     def _try(self, act: Callable[[], object]) -> None:
         try:
             act()
         except OSError as error:
+            self._refused = True
             self._metrics.failed("kernel")
             why = "; ".join([str(error), *getattr(error, "__notes__", ())])
             log.warning("the kernel refuses; this is tried again", extra={"why": why})

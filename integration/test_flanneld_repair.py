@@ -37,7 +37,8 @@ def shown(member: Member) -> str:
         ["ip", "route"],
     )
     said = [member.node.run(command, check=False).stdout.decode() for command in commands]
-    return re.sub(r"^\d+: ", "", "\n".join(sorted("".join(said).splitlines())), flags=re.MULTILINE)
+    lines = re.sub(r"^\d+: ", "", "".join(said), flags=re.MULTILINE).splitlines()
+    return "\n".join(sorted(lines))
 
 
 BREAKS = {
