@@ -30,6 +30,8 @@ QEMU = (
     *("setpriv", "--pdeathsig", "KILL", "--"),
     *("qemu-system-x86_64", "-nodefaults", "-no-user-config", "-no-reboot", "-display", "none"),
     *("-machine", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "2048"),
+    # Network cards without a cable, for tests of their addresses; by the name a test knows the machine.
+    *("-smbios", "type=1,product=cni-tests", "-device", "e1000", "-device", "virtio-net-pci"),
     # What the command prints comes by a port that, unlike the console, is no terminal.
     *("-chardev", "file,id=output,path=/dev/stdout", "-device", "virtio-serial-pci"),
     *("-device", "virtserialport,chardev=output", "-append", "console=ttyS0 quiet panic=-1 mitigations=off"),
