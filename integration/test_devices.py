@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,7 +14,17 @@ from integration.node import PEER
 from integration.sublinks import PARENT, data_of, parent
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from integration.node import Node
+
+
+def until(true: Callable[[], bool]) -> None:
+    """Wait some seconds for something that another process does."""
+    deadline = time.monotonic() + 10
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def lent(**keys: Any) -> dict[str, Any]:
@@ -39,6 +52,24 @@ def test_an_interface_is_lent_and_comes_home_as_it_was(node: Node) -> None:
         after = node.links()[PARENT]
         assert (after["ifalias"], "UP" in after["flags"]) == ("of old", True)
     assert set(node.links("c1")) == {"lo"}
+    assert reservations(node) == set()
+
+
+def test_an_address_is_given_back_when_its_interface_is_home(node: Node) -> None:
+    """Nobody may get it while it still answers."""
+    parent(node)
+    pods(node, lent(), "c1", plugin="host-device")
+    held = reservations(node)
+    with (
+        open(node.path("/var/lib/cni/networks/net/lock"), "rb") as lock,
+        ThreadPoolExecutor() as other,
+    ):
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        ending = other.submit(node.delete, "host-device", lent(), netns="c1")
+        until(lambda: PARENT in node.links())
+        assert reservations(node) == held
+        fcntl.flock(lock, fcntl.LOCK_UN)
+        ending.result(30)
     assert reservations(node) == set()
 
 

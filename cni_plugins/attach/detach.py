@@ -8,6 +8,8 @@ from cni_plugins.kernel.netns import find_namespace
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from cni_plugins.attach.undo import Teardown
     from cni_plugins.spec.request import Request
 
@@ -17,18 +19,24 @@ _WITHOUT_INTERFACE = ("host-local", "static")
 def detach(request: Request, teardown: Teardown, *others: str) -> None:
     """Delete the interface and give the addresses back, in the order that IPAM needs.
 
-    An address should go after its interface: nobody else may get it while it still answers. But a DHCP
-    client says good-bye over the interface, and so may whatever we do not know.
-
     Args:
         request: the DEL.
         teardown: collects what fails.
         others: names under which the interface may be found besides its own.
     """
+    leave(request, teardown, _delete_links, request, (request.ifname, *others))
+
+
+def leave(request: Request, teardown: Teardown, step: Callable[..., object], *args: object) -> None:
+    """Take the step that parts the interface from the container, and give the addresses back.
+
+    An address should go after its interface: nobody else may get it while it still answers. But a DHCP
+    client says good-bye over the interface, and so may whatever we do not know.
+    """
     address_first = request.conf.ipam.type not in _WITHOUT_INTERFACE
     if address_first:
         teardown.step(ipam.forward, request)
-    teardown.step(_delete_links, request, (request.ifname, *others))
+    teardown.step(step, *args)
     if not address_first:
         teardown.step(ipam.forward, request)
 

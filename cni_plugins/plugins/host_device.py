@@ -10,6 +10,7 @@ from __future__ import annotations
 import posix
 
 from cni_plugins.attach import configure, ipam, sublink, verify
+from cni_plugins.attach.detach import leave
 from cni_plugins.attach.undo import Teardown, Undo
 from cni_plugins.kernel import link, notes, sysfs
 from cni_plugins.kernel.netlink import Netlink
@@ -75,11 +76,9 @@ def add(request: Request) -> Result:
 
 
 def delete(request: Request) -> None:
-    """Give the addresses back and bring the interface home."""
+    """Bring the interface home and give the addresses back."""
     teardown = Teardown()
-    teardown.step(ipam.forward, request)
-    with notes.lock(_NOTES):
-        teardown.step(_bring_home, request)
+    leave(request, teardown, _bring_home_alone, request)
     teardown.finish()
 
 
@@ -197,6 +196,11 @@ def _add_program(request: Request, device: _Device) -> Result:
 
 def _attachment(request: Request) -> tuple[str, str, str]:
     return request.network, request.container_id, request.ifname
+
+
+def _bring_home_alone(request: Request) -> None:
+    with notes.lock(_NOTES):
+        _bring_home(request)
 
 
 def _bring_home(request: Request) -> None:
