@@ -14,7 +14,7 @@ WORKERS ?= 3
 
 BUILD_PACKAGES := binutils gcc libc6-dev libpython3.11 libpython3.11-dev python3-venv
 TEST_PACKAGES := busybox-static conntrack containerd containernetworking-plugins dbus etcd-client etcd-server \
-	firewalld iperf3 iproute2 iptables iputils-ping nftables procps runc strace util-linux
+	firewalld iperf3 iproute2 iptables iputils-ping nftables podman procps runc strace util-linux
 VM_PACKAGES := busybox-static kmod qemu-system-x86 util-linux
 KUBE_PACKAGES := dpkg-dev golang-go kubernetes-client rsync
 KERNEL := .work/vm/kernel

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 NEEDS: dict[str, tuple[Callable[[], bool], str]] = {
     "root": (lambda: os.geteuid() == 0, "needs root"),
     "peer": (lambda: os.access(f"{PEER}/bridge", os.X_OK), f"needs the Go reference plugins in {PEER}"),
+    "podman": (lambda: bool(shutil.which("podman") and shutil.which("runc")), "needs podman and runc"),
     "runtime": (
         lambda: bool(shutil.which("containerd") and shutil.which("runc")),
         "needs containerd and runc",
