@@ -13,8 +13,9 @@ DAEMON := dist/flanneld
 WORKERS ?= 3
 
 BUILD_PACKAGES := binutils gcc libc6-dev libpython3.11 libpython3.11-dev python3-venv
-TEST_PACKAGES := busybox-static conntrack containerd containernetworking-plugins dbus etcd-client etcd-server \
-	firewalld iperf3 iproute2 iptables iputils-ping nftables podman procps runc strace util-linux
+TEST_PACKAGES := busybox-static conntrack containerd containernetworking-plugins dbus dnsmasq-base etcd-client \
+	etcd-server firewalld iperf3 iproute2 iptables iputils-ping isc-dhcp-server nftables podman procps runc strace \
+	util-linux
 VM_PACKAGES := busybox-static kmod qemu-system-x86 util-linux
 KUBE_PACKAGES := dpkg-dev golang-go kubernetes-client rsync
 KERNEL := .work/vm/kernel
@@ -117,7 +118,9 @@ $(KUBE)/kubelet: | $(VENV)/.made .work/kube-packages
 	@mkdir -p $(dir $(@D))
 	@$(BIN)/python -m integration.kube.build $(@D)
 
-# Debian's packages are installed only when one is missing, so that a second run asks nobody.
+# Debian's packages are installed only when one is missing, so that a second run asks nobody. Servers among them are
+# for the tests' own namespaces: none is started on the machine (policy-rc.d, invoke-rc.d(8)).
+POLICY := /usr/sbin/policy-rc.d
 .work/build-packages: PACKAGES = $(BUILD_PACKAGES)
 .work/test-packages: PACKAGES = $(TEST_PACKAGES)
 .work/vm-packages: PACKAGES = $(VM_PACKAGES)
@@ -125,5 +128,6 @@ $(KUBE)/kubelet: | $(VENV)/.made .work/kube-packages
 .work/build-packages .work/test-packages .work/vm-packages .work/kube-packages: Makefile
 	@mkdir -p $(@D)
 	@dpkg -s $(PACKAGES) >/dev/null 2>&1 || { echo "installing $(PACKAGES) …"; \
+		test -e $(POLICY) || { trap 'rm -f $(POLICY)' EXIT; printf '#!/bin/sh\nexit 101\n' >$(POLICY); chmod 755 $(POLICY); }; \
 		apt-get update -qq; DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends $(PACKAGES) >/dev/null; }
 	@touch $@

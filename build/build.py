@@ -1,7 +1,7 @@
 """Build dist/cni: one runtime folder, and one name per plugin that leads into it.
 
 Usage: build.py [--target FOLDER]. Steps: freeze the plugins' modules, compile their launcher, let PyInstaller
-collect the interpreter and cnictl, put the names beside them, check what came out.
+collect the interpreter, cnictl and the dhcp daemon, put the names beside them, check what came out.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from cni_plugins import VERSION  # noqa: E402
-from cni_plugins.multicall import MODULES  # noqa: E402
+from cni_plugins.multicall import DAEMONS, MODULES  # noqa: E402
 from cni_plugins.spec.result import VERSIONS  # noqa: E402
 
 RUNTIME = "cni-runtime"
@@ -84,6 +84,8 @@ def check(target: Path) -> None:
         if VERSIONS[-1] not in answer:
             sys.exit(f"{name} does not answer VERSION: {answer}")
     run(target / "cnictl", "--version", env={})
+    for name in DAEMONS:
+        run(target / name, "daemon", "--help", env={})
     needs = f"{size / (1 << 20):.1f} MiB, glibc >= {glibc[0]}.{glibc[1]}"
     print(f"{os.path.relpath(target)}: {len(MODULES)} plugins and cnictl, {needs}")
 
@@ -103,6 +105,7 @@ def main() -> None:
     )
     runtime = work / "dist/runtime"
     launcher(work / "launcher", runtime)
+    shutil.copytree(ROOT / "ipam/dhcp/systemd", runtime / "systemd")
     (runtime / "VERSION").write_text(VERSION + "\n")
     # Whoever runs from the old folder keeps it until the new one has its name.
     fresh = target.with_name(target.name + ".new")

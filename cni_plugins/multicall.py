@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 MODULES = {
     "bandwidth": "cni_plugins.plugins.bandwidth",
     "bridge": "cni_plugins.plugins.bridge",
+    "dhcp": "ipam.dhcp.plugin",
     "dummy": "cni_plugins.plugins.dummy",
     "firewall": "cni_plugins.plugins.firewall",
     "flannel": "cni_plugins.plugins.flannel",
@@ -37,6 +38,12 @@ MODULES = {
     "vrf": "cni_plugins.plugins.vrf",
 }
 """Executable name to the module whose PLUGIN it is."""
+
+DAEMONS = {"dhcp": "dhcp-daemon"}
+"""Names that are a daemon, too, as in `dhcp daemon`: another program in the folder of the executable."""
+
+_DAEMON_ENVIRONMENT = (b"LISTEN_FDNAMES", b"LISTEN_FDS", b"LISTEN_PID")
+"""What systemd tells a daemon: sd_listen_fds(3). The rest of our environment is not its business."""
 
 
 def lookup(name: str) -> Plugin:
@@ -64,6 +71,8 @@ def main(executable: str = "/proc/self/exe") -> None:
     if name not in MODULES:
         skel.warn(f"{name}: no plugin of that name; call this program as one of: {', '.join(MODULES)}")
         posix._exit(2)  # noqa: SLF001
+    if name in DAEMONS and sys.argv[1:2] == ["daemon"]:
+        become_daemon(name, executable)
     skel.register_local(executable, lookup)
     env = {
         key.decode("utf-8", "surrogateescape"): value.decode("utf-8", "surrogateescape")
@@ -72,3 +81,19 @@ def main(executable: str = "/proc/self/exe") -> None:
     status = skel.main(name, lookup, env)
     # Everything is written and closed: tearing the interpreter down would only cost time.
     posix._exit(status)  # noqa: SLF001
+
+
+def become_daemon(name: str, executable: str) -> None:
+    """Execute a plugin's daemon in this process's place; return never."""
+    try:
+        target = posix.readlink(executable)
+    except OSError:  # the source's script, by its own name
+        target = executable
+    folder = (target if target.startswith("/") else executable).rpartition("/")[0]
+    path = f"{folder}/{DAEMONS[name]}"
+    env = {key: posix.environ[key] for key in _DAEMON_ENVIRONMENT if key in posix.environ}
+    try:
+        posix.execve(path, [path, *sys.argv[2:]], env)
+    except OSError as error:
+        skel.warn(f"{name}: cannot start {path}: {error.strerror}")
+        posix._exit(1)  # noqa: SLF001

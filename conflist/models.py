@@ -12,6 +12,7 @@ from pydantic.json_schema import models_json_schema
 from cni_plugins.config.bandwidth import BandwidthConf
 from cni_plugins.config.bridge import BridgeConf
 from cni_plugins.config.devices import HostDeviceConf, TapConf, VrfConf
+from cni_plugins.config.dhcp import DhcpIPAM, DhcpRuntime
 from cni_plugins.config.firewall import FirewallConf
 from cni_plugins.config.flannel import FlannelConf
 from cni_plugins.config.host_local import HostLocalIPAM, HostLocalRuntime
@@ -45,6 +46,7 @@ PLUGINS: dict[str, type[BaseModel]] = {
 """Plugins of a list, by type."""
 
 IPAM: dict[str, tuple[type[BaseModel], type[BaseModel]]] = {
+    "dhcp": (DhcpIPAM, DhcpRuntime),
     "host-local": (HostLocalIPAM, HostLocalRuntime),
     "static": (StaticIPAM, StaticRuntime),
 }

@@ -24,6 +24,14 @@ from conflist.cnictl import main
 
 sys.exit(main())
 """
+DAEMON = """#!{python} -I
+import sys
+
+sys.path.insert(0, {root!r})
+from ipam.dhcp.daemon.main import main
+
+sys.exit(main())
+"""
 
 
 def make(folder: str) -> str:
@@ -31,7 +39,7 @@ def make(folder: str) -> str:
 
     It starts as the frozen bundle does, without site packages and without the user's environment.
     """
-    for name, script in ((".suite", SCRIPT), ("cnictl", CNICTL)):
+    for name, script in ((".suite", SCRIPT), ("cnictl", CNICTL), ("dhcp-daemon", DAEMON)):
         path = os.path.join(folder, name)
         with open(path, "w", encoding="utf-8") as file:
             file.write(script.format(python=sys.executable, root=ROOT))

@@ -235,4 +235,5 @@ def test_capabilities_come_from_the_models() -> None:
     assert models.capabilities("flannel") == set(models.CONVENTIONAL)
     assert models.capabilities("macvlan") == {"mac"}
     assert models.capabilities("calico") is None
-    assert models.capabilities("bridge", "dhcp") is None
+    assert models.capabilities("bridge", "dhcp") == {"mac"}
+    assert models.capabilities("bridge", "whereabouts") is None

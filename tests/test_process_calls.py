@@ -207,7 +207,7 @@ def test_closed_standard_error(suite_bin: str) -> None:
         assert bool(done.stdout) is bool(env)
 
 
-@pytest.mark.parametrize("name", ["dhcp", "bridge.old", ".suite"])
+@pytest.mark.parametrize("name", ["dhcpd", "bridge.old", ".suite"])
 def test_a_name_that_is_no_plugins(name: str, suite_bin: str, tmp_path: Path) -> None:
     program = tmp_path / name
     os.symlink(f"{suite_bin}/.suite", program)

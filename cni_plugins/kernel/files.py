@@ -149,22 +149,24 @@ class Lock:
         mode: permissions of a file that is made.
         inherit: programs started meanwhile hold it too: one that outlives us, when we are killed, keeps
             others out until it has done its work.
+        wait: for another holder to let go; else that is an error.
 
     Raises:
+        BlockingIOError: another holds it, and `wait` is false.
         FileNotFoundError: its directory does not exist.
         OSError: it cannot be opened for writing, or locked.
     """
 
     __slots__ = ("_fd",)
 
-    def __init__(self, path: str, mode: int = 0o600, *, inherit: bool = False) -> None:
+    def __init__(self, path: str, mode: int = 0o600, *, inherit: bool = False, wait: bool = True) -> None:
         try:
             self._fd = posix.open(path, _CREATE | posix.O_RDWR, mode)
         except OSError as error:
             raise _about(error, "open the lock", path) from None
         try:
             posix.set_inheritable(self._fd, inherit)
-            fcntl.flock(self._fd, fcntl.LOCK_EX)
+            fcntl.flock(self._fd, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             posix.close(self._fd)
             raise _about(error, "lock", path) from None

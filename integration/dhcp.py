@@ -1,0 +1,148 @@
+"""DHCP for tests: real servers on a network of a node's own, and daemons, ours and the reference's."""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import Callable, Iterator
+
+    from integration.node import Node
+
+BRIDGE = "br0"
+SERVER = "10.77.0.1"
+SOCKET = "/run/cni/dhcp.sock"
+FOLDER = "/run/cni/dhcp"
+DEADLINE = 15.0
+
+
+def network(**keys: Any) -> dict[str, Any]:
+    """Return a bridge network's configuration with addresses by DHCP; keys are the `ipam` object's."""
+    return {
+        "cniVersion": "1.0.0",
+        "name": "net",
+        "bridge": BRIDGE,
+        "ipam": {"type": "dhcp", **keys},
+    }
+
+
+def lan(node: Node) -> None:
+    """Make the network: a bridge with the namespace `server` on it, whose eth0 has SERVER."""
+    node.netns("server")
+    # With an address of its own, which does not change with its ports.
+    node.run(["ip", "link", "add", BRIDGE, "address", "02:00:00:00:00:77", "type", "bridge"])
+    node.run(
+        ["ip", "link", "add", "lan", "master", BRIDGE, "type", "veth", "peer", "eth0", "netns", "server"]
+    )
+    for name, netns in ((BRIDGE, ""), ("lan", ""), ("eth0", "server"), ("lo", "server")):
+        node.run(["ip", "link", "set", name, "up"], netns=netns)
+    node.exec("server", "ip", "address", "add", f"{SERVER}/24", "dev", "eth0")
+
+
+def until(true: Callable[[], object], seconds: float = DEADLINE) -> None:
+    """Wait for something to become true.
+
+    Raises:
+        TimeoutError: it has not.
+    """
+    end = time.monotonic() + seconds
+    while not true():
+        if time.monotonic() > end:
+            raise TimeoutError(f"not so within {seconds} s")
+        time.sleep(0.02)
+
+
+def ended(process: subprocess.Popen[bytes], *, kill: bool = True) -> None:
+    """End a process: at once, or by asking it to."""
+    (process.kill if kill else process.terminate)()
+    process.wait(DEADLINE)
+
+
+@contextmanager
+def dnsmasq(
+    node: Node, *options: str, pool: str = "10.77.0.100,10.77.0.199", lease: str = "1h"
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run Debian's dnsmasq as a DHCP server; give its process."""
+    os.makedirs(node.path("/run/dnsmasq"), exist_ok=True)
+    command = [
+        *("dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--user=root"),
+        *("--interface=eth0", "--bind-interfaces", "--no-ping", "--log-facility=-", "--log-dhcp"),
+        *("--pid-file=", "--dhcp-leasefile=/run/dnsmasq/leases", "--dhcp-authoritative"),
+        *(f"--dhcp-range={pool},255.255.255.0,{lease}", *options),
+    ]
+    with open(node.path("/run/dnsmasq/log"), "ab") as said:
+        process = node.popen(command, netns="server", stderr=said)
+    with _running(node, process):
+        yield process
+
+
+@contextmanager
+def dhcpd(node: Node, *statements: str, lease: int = 3600) -> Iterator[subprocess.Popen[bytes]]:
+    """Run Debian's isc-dhcp-server; give its process."""
+    os.makedirs(node.path("/run/dhcpd"), exist_ok=True)
+    conf = (
+        f"authoritative; ping-check false; default-lease-time {lease}; max-lease-time {lease};"
+        f"min-lease-time 1; {' '.join(statements)}\n"
+        "subnet 10.77.0.0 netmask 255.255.255.0 { range 10.77.0.50 10.77.0.99; option routers 10.77.0.1; }\n"
+    )
+    for name, text in (("conf", conf), ("leases", "")):
+        with open(
+            node.path(f"/run/dhcpd/{name}"), "a" if name == "leases" else "w", encoding="ascii"
+        ) as file:
+            file.write(text)
+    files = ("-cf", "/run/dhcpd/conf", "-lf", "/run/dhcpd/leases", "-pf", "/run/dhcpd/pid")
+    with open(node.path("/run/dhcpd/log"), "ab") as said:
+        process = node.popen(["dhcpd", "-4", "-f", "-d", *files, "eth0"], netns="server", stderr=said)
+    with _running(node, process):
+        yield process
+
+
+@contextmanager
+def _running(node: Node, server: subprocess.Popen[bytes]) -> Iterator[None]:
+    try:
+        until(lambda: b":67 " in node.run(["ss", "-lunH"], netns="server").stdout)
+        yield
+    finally:
+        ended(server)
+
+
+def leased(node: Node) -> dict[str, str]:
+    """Return what dnsmasq has leased: address to client identifier, in hexadecimal with colons."""
+    try:
+        with open(node.path("/run/dnsmasq/leases"), encoding="ascii") as file:
+            return {line.split()[2]: line.split()[4] for line in file if len(line.split()) == 5}
+    except FileNotFoundError:
+        return {}
+
+
+@contextmanager
+def daemon(
+    node: Node, *flags: str, plugins: str = "", socket: str = SOCKET
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run `dhcp daemon`, of the node's plugins or of others; the block begins when it listens."""
+    os.makedirs(node.path("/run/log"), exist_ok=True)
+    with open(node.path("/run/log/dhcp"), "ab") as log:
+        process = node.popen([f"{plugins or node.plugins}/dhcp", "daemon", *flags], stderr=log, stdout=log)
+    try:
+        until(lambda: answers(node, socket))
+        yield process
+    finally:
+        ended(process)
+        if os.path.lexists(node.path(socket)) and plugins:
+            os.unlink(node.path(socket))  # the reference's next daemon would not start
+
+
+def answers(node: Node, socket: str = SOCKET) -> bool:
+    """Tell whether somebody listens on a daemon's socket."""
+    done = node.run(["ss", "-lxH", "src", socket], check=False)
+    return bool(done.stdout.strip())
+
+
+def log(node: Node, name: str = "/run/log/dhcp") -> str:
+    """Return what daemons, or dnsmasq, have said."""
+    with open(node.path(name), encoding="utf-8", errors="replace") as file:
+        return file.read()

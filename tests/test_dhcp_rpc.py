@@ -1,0 +1,195 @@
+"""The daemon's socket, with the plugin's client, with JSON, and with what is neither."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import socket
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from cni_plugins.address import Prefix
+from cni_plugins.spec.errors import InvalidConfigError
+from cni_plugins.spec.result import IPConfig, Result
+from ipam.dhcp import rpc
+from ipam.dhcp.daemon.lease import LeaseError
+from ipam.dhcp.daemon.server import Server, listen
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+ARGS = {"ContainerID": "c1", "IfName": "eth0", "Netns": "/n", "Args": "", "Path": "/p", "StdinData": b"{}"}
+
+
+class Service:
+    """Answers without leases."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, dict[str, Any]]] = []
+
+    async def allocate(self, args: dict[str, Any]) -> Result:
+        self.calls.append(("allocate", args))
+        if args["ContainerID"] == "none":
+            raise LeaseError("no server\nlook for one")
+        if args["ContainerID"] == "wrong":
+            raise InvalidConfigError("wrong option", "take another")
+        result = Result()
+        result.ips = [IPConfig(Prefix.parse("10.1.2.3/24"), bytes((10, 1, 2, 1)))]
+        return result
+
+    async def release(self, args: dict[str, Any]) -> None:
+        self.calls.append(("release", args))
+
+    async def gc(self, args: dict[str, Any]) -> None:
+        self.calls.append(("gc", args))
+
+
+@asynccontextmanager
+async def serving(tmp_path: Path) -> AsyncIterator[tuple[str, Service]]:
+    path = str(tmp_path / "s.sock")
+    service = Service()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(path)
+        listener.listen()
+        server = await listen(Server(service), listener)  # type: ignore[arg-type]
+        yield path, service
+        server.close()
+
+
+async def call(path: str, method: str, **args: Any) -> dict[str, Any]:
+    return await asyncio.to_thread(rpc.call, path, method, ARGS | args, 5.0)
+
+
+async def said(path: str, data: bytes) -> bytes:
+    reader, writer = await asyncio.open_unix_connection(path)
+    writer.write(data)
+    writer.write_eof()
+    answer = await reader.read()
+    writer.close()
+    await writer.wait_closed()
+    return answer
+
+
+def test_calls(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(tmp_path) as (path, service):
+            await asyncio.to_thread(rpc.knock, path, 5.0)
+            result = rpc.from_wire(await call(path, rpc.ALLOCATE, StdinData=b"x" * 100_000))
+            assert str(result.ips[0].address) == "10.1.2.3/24"
+            assert await call(path, rpc.RELEASE) == {}
+            assert await call(path, rpc.GC) == {}
+            assert [name for name, _args in service.calls] == ["allocate", "release", "gc"]
+            assert service.calls[0][1]["StdinData"] == b"x" * 100_000
+            assert service.calls[1][1] == {key: value for key, value in ARGS.items() if value}
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("method", "container", "text"),
+    [
+        (rpc.ALLOCATE, "none", "no server\nlook for one"),
+        (rpc.ALLOCATE, "wrong", "wrong option\ntake another"),
+        ("DHCP.Nothing", "c1", "rpc: can't find method DHCP.Nothing"),
+    ],
+)
+def test_refusals(tmp_path: Path, method: str, container: str, text: str) -> None:
+    async def main() -> None:
+        async with serving(tmp_path) as (path, _service):
+            with pytest.raises(rpc.RemoteError) as caught:
+                await call(path, method, ContainerID=container)
+            assert str(caught.value) == text
+
+    asyncio.run(main())
+
+
+def test_json(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with serving(tmp_path) as (path, service):
+            args = ARGS | {"StdinData": base64.b64encode(b'{"a": 1}').decode()}
+            calls = [
+                {"method": rpc.ALLOCATE, "params": [args], "id": 1},
+                {"method": rpc.RELEASE, "params": [args], "id": 2},
+                {"method": rpc.ALLOCATE, "params": [args | {"ContainerID": "none"}], "id": 3},
+            ]
+            answer = await said(path, b"".join(json.dumps(each).encode() + b"\n" for each in calls))
+            one, two, three = map(json.loads, answer.splitlines())
+            assert (one["id"], one["error"], two) == (1, None, {"id": 2, "result": {}, "error": None})
+            assert one["result"]["ips"] == [{"address": "10.1.2.3/24", "gateway": "10.1.2.1"}]
+            assert (three["result"], three["error"]) == (None, "no server\nlook for one")
+            assert service.calls[0][1]["StdinData"] == b'{"a": 1}'
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("data", "start"),
+    [
+        (b"", b""),
+        (b"\n", b""),
+        (b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", b"HTTP/1.0 405"),
+        (b"CONNECT /other HTTP/1.0\n\n", b"HTTP/1.0 405"),
+        (rpc.HELLO + b"\x03\x04\x00\x05\x00" * 9, rpc.WELCOME),
+        (rpc.HELLO + b"\xf8\xff\xff\xff\xff\xff\xff\xff\xff", rpc.WELCOME),
+        (rpc.HELLO + b"\x04\x0c\x00\x01a" * 2, rpc.WELCOME),
+        (b"{\n", b""),
+        (b'{"method": 1}\n', b""),
+        (b'{"method": "DHCP.Release", "params": [], "id": 1}\n', b""),
+        (b'{"method": "DHCP.Release", "params": [{"StdinData": "?"}], "id": 1}\n', b""),
+    ],
+)
+def test_what_is_no_call_ends_its_own_connection_only(tmp_path: Path, data: bytes, start: bytes) -> None:
+    async def main() -> None:
+        async with serving(tmp_path) as (path, service):
+            assert (await said(path, data)).startswith(start)
+            assert service.calls == []
+            assert await call(path, rpc.RELEASE) == {}
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.0 404 Not Found\r\n\r\n",
+        b"HTTP/1.0 200 OK\n\n",
+        b"a" * 9000,
+        rpc.WELCOME + b"\x01\x0c",
+        b"\n\n",
+    ],
+)
+def test_a_server_that_is_none(tmp_path: Path, answer: bytes) -> None:
+    async def main() -> None:
+        path = str(tmp_path / "s.sock")
+        over = asyncio.Event()
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            writer.write(answer)
+            writer.write_eof()
+            while await reader.read(100):
+                pass
+            writer.close()
+            over.set()
+
+        server = await asyncio.start_unix_server(serve, path)
+        with pytest.raises(ValueError, match=r"net/rpc|gob"):
+            await call(path, rpc.RELEASE)
+        await over.wait()
+        server.close()
+
+    asyncio.run(main())
+
+
+def test_a_server_that_says_nothing_and_one_that_ends(tmp_path: Path) -> None:
+    path = str(tmp_path / "s.sock")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
+        listener.bind(path)
+        listener.listen()
+        with pytest.raises(OSError, match="timed out"):
+            rpc.call(path, rpc.RELEASE, ARGS, 0.05)
+    with pytest.raises(ConnectionRefusedError):
+        rpc.call(path, rpc.RELEASE, ARGS, 0.05)
