@@ -14,6 +14,7 @@ from cni_plugins.multicall import MODULES, lookup
 from cni_plugins.spec import skel
 from cni_plugins.spec.errors import CNIError, IncompatibleVersionError
 from cni_plugins.spec.result import Result
+from integration import dhcp
 from integration.checks import V4, bridge, ipam, ptp, static
 from integration.flannel import DUAL, flannel, write_subnet_env
 from integration.sublinks import PARENT, network, parent
@@ -29,7 +30,7 @@ OLD = ("0.1.0", "0.2.0")
 """Section 5 of these versions: a result has no interfaces."""
 WITH_IP_VERSION = ("0.3.0", "0.3.1", "0.4.0")
 """Section 5 of these versions: an address says its family."""
-IPAM = ("host-local", "static")
+IPAM = ("host-local", "static", "dhcp")
 NEEDS_INTERFACES = ("bridge", "ptp", "flannel", "macvlan", "ipvlan", "vlan", "dummy", "host-device", "tap")
 """Plugins whose CHECK asks where the addresses are."""
 KERNEL = {"dummy": "dummy", "ipvlan": "ipvlan", "vlan": "802.1Q", "vrf": "vrf"}
@@ -123,7 +124,7 @@ def every_version(result: Any) -> list[Any]:
 
 
 def test_no_plugin_is_left_out(node: Node) -> None:
-    assert {*MAKERS, *CHAINED} == set(MODULES)
+    assert {*MAKERS, *CHAINED, "dhcp"} == set(MODULES)
     for plugin in MODULES:
         status, answer = node.cni("VERSION", plugin, {"cniVersion": "0.4.0"})
         assert (status, answer["supportedVersions"]) == (0, list(VERSIONS))
@@ -147,6 +148,21 @@ def test_plugins_that_make_the_interface(node: Node, plugin: str) -> None:
                 serve(node, "DEL", plugin, conf, version)
                 whole = serve(node, "ADD", plugin, conf, "1.1.0")
             verbs(node, plugin, conf, version, every_version({**whole}))
+
+
+def test_dhcp(node: Node) -> None:
+    dhcp.lan(node)
+    node.netns("c1")
+    end = ["type", "veth", "peer", "name", "eth0", "netns", "c1"]
+    node.run(["ip", "link", "add", "c1", "up", "master", dhcp.BRIDGE, *end])
+    conf = {"name": "net", "ipam": {"type": "dhcp"}}
+    with dhcp.dnsmasq(node), dhcp.daemon(node), node.entered():
+        for version in VERSIONS:
+            result = serve(node, "ADD", "dhcp", conf, version)
+            assert (result["cniVersion"], has_shape(result, version)) == (version, True)
+            verbs(
+                node, "dhcp", conf, version, every_version(Result.from_json(result, version).to_json("1.1.0"))
+            )
 
 
 @pytest.mark.parametrize("plugin", params(CHAINED))
