@@ -70,6 +70,10 @@ prove: $(BUNDLE)/.built .work/test-packages ## Kill every plugin at every system
 bench-vm: $(BUNDLE)/.built $(KERNEL)/.unpacked .work/test-packages .work/vm-packages ## Compare on Debian's kernel, in a VM, what needs it (ARGS=… for bench)
 	@SUITE_BIN=$(BUNDLE) $(BIN)/python -m integration.vm $(KERNEL) bench $(or $(ARGS),--containers 5 ipvlan vlan vrf)
 
+.PHONY: bench-cluster
+bench-cluster: $(BUNDLE)/.built $(DAEMON)/.built .work/test-packages ## Measure flanneld among 5,000 nodes, and what its paths carry (8 minutes)
+	@FLANNELD=$(DAEMON)/flanneld $(BIN)/python -m bench.cluster $(ARGS)
+
 .PHONY: build
 build: $(BUNDLE)/.built ## Build dist/cni: every plugin and cnictl
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import time
 from typing import TYPE_CHECKING, Any, Self
@@ -58,6 +59,7 @@ class Etcd:
                 *("--listen-peer-urls", "http://127.0.0.1:0", *self._options),
             ],
             stdout=subprocess.DEVNULL,
+            stderr=None if os.environ.get("SHOW_LOGS") else subprocess.DEVNULL,
         )
         deadline = time.monotonic() + 20
         while self.ctl("endpoint", "health", check=False).returncode:

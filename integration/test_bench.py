@@ -107,3 +107,21 @@ def test_peak_memory_is_the_programs_own() -> None:
     assert heard == [b"text"]
     big = peak_of(once(sys.executable, "-IS", "-c", "b'x' * (100 << 20)"))
     assert 100 < big < 130
+
+
+def test_a_cluster_is_measured(suite_bin: str) -> None:
+    few = ["--sizes", "30", "--joins", "1", "--idle", "0.2", "--rounds", "1", "--backends", "vxlan"]
+    command = [sys.executable, "-m", "bench.cluster", "--bin", suite_bin, *few]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    rows = [
+        [cell.strip() for cell in line.split("|")[1:-1]]
+        for line in done.stdout.splitlines()
+        if line.startswith("| ")
+    ]
+    size = next(row for row in rows if row[0] == "30")
+    assert all(float(cell) > 0 for cell in size[1:6])
+    paths = {(row[0], row[1]): row[2:] for row in rows if len(row) == 5}
+    for what in ("1 stream, Gbit/s", "4 streams, Gbit/s", "ping, µs"):
+        ours, by_hand, ratio = (float(cell) for cell in paths["vxlan", what])
+        assert ours > 0
+        assert ratio == pytest.approx(ours / by_hand, abs=0.01)

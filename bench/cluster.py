@@ -1,0 +1,67 @@
+"""`python -m bench.cluster`: the node daemon among many nodes, and what its paths carry.
+
+Two tables: what 1,000 and 5,000 nodes cost each of them, and pod to pod throughput and latency of each
+backend over the same devices made by hand, both sides in turn. Everything happens in namespaces of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from bench import paths, scale
+from integration.suite import ROOT
+
+_SIZES = (1000, 5000)
+
+
+def main() -> int:
+    """Measure and print what is asked for."""
+    options = _options()
+    if not options.no_scale:
+        print("| nodes | start s | all at once s | join ms | leave ms | MB | idle CPU % |")
+        print("| --: | --: | --: | --: | --: | --: | --: |", flush=True)
+        for size in options.sizes:
+            found = scale.measure(size, joins=options.joins, idle=options.idle)
+            print(
+                f"| {found.nodes:,} | {found.start:.2f} | {found.burst:.2f} | {found.join:.1f} "
+                f"| {found.leave:.1f} | {found.memory:.0f} | {found.idle:.2f} |",
+                flush=True,
+            )
+        print(f"\nJoin and leave: medians of {options.joins}. Idle: {options.idle:g} seconds.\n")
+    if not options.no_paths:
+        print("| backend | pod to pod | ours | by hand | ratio |")
+        print("| --- | --- | --: | --: | --: |", flush=True)
+        for backend in (each for each in paths.BACKENDS if each.key in options.backends):
+            for row in paths.measure(
+                backend, rounds=options.rounds, seconds=options.seconds, plugins=options.bin
+            ):
+                print(
+                    f"| {row.backend} | {row.what} | {row.ours:.2f} | {row.by_hand:.2f} "
+                    f"| {row.ours / row.by_hand:.2f} |",
+                    flush=True,
+                )
+        print(f"\nMedians of {options.rounds} rounds of {options.seconds} s, both sides in turn.")
+    return 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench.cluster", description="Measure the node daemon.")
+    parser.add_argument("--sizes", type=int, nargs="+", default=_SIZES, help="nodes (default: %(default)s)")
+    parser.add_argument("--joins", type=int, default=20, help="nodes that join (default: %(default)s)")
+    parser.add_argument("--idle", type=float, default=60, help="seconds to do nothing (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=20, help="of each side (default: %(default)s)")
+    parser.add_argument("--seconds", type=int, default=1, help="of a round (default: %(default)s)")
+    keys = [backend.key for backend in paths.BACKENDS]
+    parser.add_argument("--backends", nargs="+", choices=keys, default=keys, help="default: all")
+    parser.add_argument("--no-scale", action="store_true", help="leave the first table out")
+    parser.add_argument("--no-paths", action="store_true", help="leave the second table out")
+    parser.add_argument("--bin", default=f"{ROOT}/dist/cni", help="our plugins (default: %(default)s)")
+    options = parser.parse_args()
+    options.bin = os.path.abspath(options.bin)
+    return options
+
+
+if __name__ == "__main__":
+    sys.exit(main())
