@@ -11,6 +11,8 @@ BINDIR ?= /opt/cni/bin
 BUNDLE := dist/cni
 DAEMON := dist/flanneld
 WORKERS ?= 3
+ENGINE ?= docker
+IMAGE ?= cni-plugins-flannel
 
 BUILD_PACKAGES := binutils gcc libc6-dev libpython3.11 libpython3.11-dev python3-venv
 TEST_PACKAGES := busybox-static conntrack containerd containernetworking-plugins dbus dnsmasq-base etcd-client \
@@ -79,6 +81,13 @@ build: $(BUNDLE)/.built ## Build dist/cni: every plugin and cnictl
 
 .PHONY: build-flanneld
 build-flanneld: $(DAEMON)/.built ## Build dist/flanneld: the node daemon
+
+.PHONY: packages
+packages: $(VENV)/.made
+
+.PHONY: image
+image: ## Build the container image (ENGINE=docker or podman, IMAGE=… names it)
+	$(ENGINE) build -t $(IMAGE) .
 
 .PHONY: install
 install: $(BUNDLE)/.built ## Swap the bundle into BINDIR=/opt/cni/bin, atomically

@@ -1,0 +1,31 @@
+# The image of deploy/kube-flannel.yml: flanneld, the CNI plugins, nft and iptables, without a shell.
+#
+#   docker build -t cni-plugins-flannel .
+#
+# It is built from Debian's packages and build/requirements.lock alone. docs/cluster.md says what is in it, and what
+# of this was run where.
+ARG BASE=docker.io/library/debian:12-slim
+
+FROM ${BASE} AS build
+# What the Makefile asks for is installed here, so that `make` itself needs no root.
+RUN apt-get update -qq \
+    && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends \
+        binutils ca-certificates gcc iptables libc6-dev libpython3.11 libpython3.11-dev make nftables python3 \
+        python3-venv >/dev/null \
+    && rm -rf /var/lib/apt/lists/* \
+    && useradd --create-home builder
+USER builder
+WORKDIR /home/builder/source
+# The packages first: they change less often than the source.
+COPY --chown=builder Makefile pyproject.toml ./
+COPY --chown=builder build/requirements.lock build/
+RUN make packages
+COPY --chown=builder . .
+RUN make build build-flanneld
+# nft: iptables by the kernel's nf_tables; legacy: for hosts whose other rules are in the older x_tables.
+ARG IPTABLES=nft
+RUN python3 build/image.py --iptables "${IPTABLES}" /home/builder/image
+
+FROM scratch
+COPY --from=build --chown=0:0 /home/builder/image /
+ENTRYPOINT ["/opt/bin/flanneld"]

@@ -1,0 +1,125 @@
+"""Lay out the image's files: the daemon, the plugins, nft and iptables, and the libraries that they load.
+
+Usage: image.py [--cni FOLDER] [--flanneld FOLDER] [--iptables nft|legacy] TARGET. It only copies, on a Debian
+that has the packages nftables and iptables, so it needs no root; the Dockerfile runs it, and so do the tests
+that start what is in the image. There is no shell, no package manager and no loader's cache in TARGET.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+import sys
+import sysconfig
+from pathlib import Path
+
+from build import ROOT, run
+
+MULTIARCH = sysconfig.get_config_var("MULTIARCH")
+LIBRARIES = Path("/usr/lib", MULTIARCH)
+"""The folder where Debian's loader looks by itself, in the image as here."""
+LINKS = {"bin": "usr/bin", "sbin": "usr/sbin", "lib": "usr/lib", "lib64": "usr/lib64"}
+CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
+PROGRAMS = ("iptables", "iptables-restore", "ip6tables", "ip6tables-restore")
+MAX_BYTES = 120 << 20
+
+
+def needed(path: Path) -> set[str]:
+    """Return the names of the libraries that an ELF file asks for; none of any other file."""
+    with path.open("rb") as file:
+        if file.read(4) != b"\x7fELF":
+            return set()
+    return set(re.findall(r"\(NEEDED\).*\[(.*)\]", run("readelf", "-W", "--dynamic", path)))
+
+
+def loader_of(path: Path) -> Path | None:
+    """Return the loader that a program names; None of a library."""
+    found = re.search(r"program interpreter: (.*)\]", run("readelf", "-W", "--program-headers", path))
+    return Path(found[1]) if found else None
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy what a path leads to, and give it the path's own name."""
+    target.mkdir(parents=True, exist_ok=True)
+    shutil.copy2(source.resolve(), target / source.name)
+
+
+def add_libraries(target: Path) -> None:
+    """Copy each library that something in the target asks for and does not bring with it.
+
+    What is below `opt` brings libraries for its own libraries; its programs are started with the system's.
+
+    Raises:
+        SystemExit: this machine has no such library.
+    """
+    place = target / LIBRARIES.relative_to("/")
+    waiting = [path for path in target.rglob("*") if path.is_file() and not path.is_symlink()]
+    while waiting:
+        path = waiting.pop()
+        names = sorted(needed(path))
+        inside = path.relative_to(target).parts
+        bundled = inside[0] == "opt" and names and loader_of(path) is None
+        own = target.joinpath(*inside[:2]) if bundled else place
+        for name in names:
+            if (place / name).exists() or next(own.rglob(name), None):
+                continue
+            if not (LIBRARIES / name).exists():
+                sys.exit(f"there is no {LIBRARIES / name}, which {path} asks for")
+            copy(LIBRARIES / name, place)
+            waiting.append(place / name)
+
+
+def lay_out(target: Path, cni: Path, flanneld: Path, variant: str) -> None:
+    """Fill the target, which must not exist."""
+    target.mkdir(parents=True)
+    for name, place in LINKS.items():
+        (target / place).mkdir(parents=True, exist_ok=True)
+        (target / name).symlink_to(place)
+    for folder in ("etc", "run", "tmp"):
+        (target / folder).mkdir()
+    (target / "tmp").chmod(0o1777)
+    (target / "etc/passwd").write_text("root:x:0:0:root:/:/nonexistent\n")
+    (target / "etc/group").write_text("root:x:0:\n")
+    copy(CERTIFICATES, target / CERTIFICATES.parent.relative_to("/"))
+    shutil.copy2(ROOT / "LICENSE", target / "LICENSE")
+
+    # Where kube-flannel's image has them, so that a manifest for it finds them.
+    shutil.copytree(cni, target / "opt/cni-plugins", symlinks=True)
+    shutil.copytree(flanneld, target / "opt/flanneld", symlinks=True)
+    (target / "opt/bin").mkdir()
+    for name in ("flanneld", "install-cni", "install-conf"):
+        (target / "opt/bin" / name).symlink_to("../flanneld/flanneld")
+
+    sbin = target / "usr/sbin"
+    copy(Path("/usr/sbin/nft"), sbin)
+    multi = f"xtables-{variant}-multi"
+    copy(Path("/usr/sbin", multi), sbin)
+    for name in PROGRAMS:
+        (sbin / name).symlink_to(multi)
+    shutil.copytree(LIBRARIES / "xtables", target / LIBRARIES.relative_to("/") / "xtables", symlinks=True)
+
+    add_libraries(target)
+    loader = loader_of(sbin / "nft")
+    if loader is None:
+        sys.exit("nft names no loader")
+    copy(loader, target / "usr" / loader.parent.relative_to("/"))
+
+
+def main() -> None:
+    """Lay the files out and say how large they are."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--cni", type=Path, default=ROOT / "dist/cni")
+    parser.add_argument("--flanneld", type=Path, default=ROOT / "dist/flanneld")
+    parser.add_argument("--iptables", choices=("nft", "legacy"), default="nft")
+    parser.add_argument("target", type=Path)
+    options = parser.parse_args()
+    lay_out(options.target, options.cni, options.flanneld, options.iptables)
+    size = sum(path.lstat().st_size for path in options.target.rglob("*"))
+    if size > MAX_BYTES:
+        sys.exit(f"{options.target} has {size >> 20} MiB, above {MAX_BYTES >> 20}")
+    print(f"{options.target}: {size / (1 << 20):.1f} MiB")
+
+
+if __name__ == "__main__":
+    main()
