@@ -30,15 +30,15 @@ def network(**keys: Any) -> dict[str, Any]:
     }
 
 
-def lan(node: Node) -> None:
-    """Make the network: a bridge with the namespace `server` on it, whose eth0 has SERVER."""
+def lan(node: Node, *, bridged: bool = True) -> None:
+    """Make the network: a link `lan` to the namespace `server`, whose eth0 has SERVER; and a bridge on it."""
     node.netns("server")
-    # With an address of its own, which does not change with its ports.
-    node.run(["ip", "link", "add", BRIDGE, "address", "02:00:00:00:00:77", "type", "bridge"])
-    node.run(
-        ["ip", "link", "add", "lan", "master", BRIDGE, "type", "veth", "peer", "eth0", "netns", "server"]
-    )
-    for name, netns in ((BRIDGE, ""), ("lan", ""), ("eth0", "server"), ("lo", "server")):
+    node.run(["ip", "link", "add", "lan", "type", "veth", "peer", "eth0", "netns", "server"])
+    if bridged:
+        # With an address of its own, which does not change with its ports.
+        node.run(["ip", "link", "add", BRIDGE, "up", "address", "02:00:00:00:00:77", "type", "bridge"])
+        node.run(["ip", "link", "set", "lan", "master", BRIDGE])
+    for name, netns in (("lan", ""), ("eth0", "server"), ("lo", "server")):
         node.run(["ip", "link", "set", name, "up"], netns=netns)
     node.exec("server", "ip", "address", "add", f"{SERVER}/24", "dev", "eth0")
 

@@ -30,6 +30,8 @@ def detach(request: Request, teardown: Teardown, *others: str) -> None:
 def leave(request: Request, teardown: Teardown, step: Callable[..., object], *args: object) -> None:
     """Take the step that parts the interface from the container, and give the addresses back.
 
+    On GC the same for the interfaces and addresses of all attachments that are gone.
+
     An address should go after its interface: nobody else may get it while it still answers. But a DHCP
     client says good-bye over the interface, and so may whatever we do not know.
     """

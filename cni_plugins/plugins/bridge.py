@@ -10,7 +10,7 @@ from __future__ import annotations
 import posix
 
 from cni_plugins.attach import configure, gateway, ipam, verify, veth
-from cni_plugins.attach.detach import detach
+from cni_plugins.attach.detach import detach, leave
 from cni_plugins.attach.undo import Teardown, Undo
 from cni_plugins.kernel import bridgeport, link, sysctl
 from cni_plugins.kernel.netlink import Netlink
@@ -153,8 +153,7 @@ def gc(request: Request) -> None:
     conf: BridgeConf = request.conf
     valid = request.valid_attachments()
     teardown = Teardown()
-    teardown.step(veth.gc, request)
-    teardown.step(ipam.forward, request)
+    leave(request, teardown, veth.gc, request)
     if conf.ip_masq:
         teardown.step(masquerade.gc, request, valid)
     if conf.macspoofchk:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from cni_plugins.address import Prefix, families, format_address, parse_address
 from cni_plugins.attach import configure, gateway, ipam, verify, veth
-from cni_plugins.attach.detach import detach
+from cni_plugins.attach.detach import detach, leave
 from cni_plugins.attach.undo import Teardown, Undo
 from cni_plugins.kernel import addr, link, route, sysctl
 from cni_plugins.kernel.netlink import Netlink
@@ -112,8 +112,7 @@ def gc(request: Request) -> None:
     conf: PtpConf = request.conf
     valid = request.valid_attachments()
     teardown = Teardown()
-    teardown.step(veth.gc, request)
-    teardown.step(ipam.forward, request)
+    leave(request, teardown, veth.gc, request)
     if conf.ip_masq:
         teardown.step(masquerade.gc, request, valid)
     teardown.finish()
