@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 BRIDGE = "br0"
 SERVER = "10.77.0.1"
+DNSMASQ_LOG, DHCPD_LOG = "/run/dnsmasq/log", "/run/dhcpd/log"
 SOCKET = "/run/cni/dhcp.sock"
 FOLDER = "/run/cni/dhcp"
 DEADLINE = 15.0
@@ -74,20 +76,26 @@ def dnsmasq(
         *("--pid-file=", "--dhcp-leasefile=/run/dnsmasq/leases", "--dhcp-authoritative"),
         *(f"--dhcp-range={pool},255.255.255.0,{lease}", *options),
     ]
-    with open(node.path("/run/dnsmasq/log"), "ab") as said:
+    with open(node.path(DNSMASQ_LOG), "ab") as said:
         process = node.popen(command, netns="server", stderr=said)
     with _running(node, process):
         yield process
 
 
 @contextmanager
-def dhcpd(node: Node, *statements: str, lease: int = 3600) -> Iterator[subprocess.Popen[bytes]]:
-    """Run Debian's isc-dhcp-server; give its process."""
+def dhcpd(
+    node: Node,
+    *statements: str,
+    lease: int = 3600,
+    pool: str = "10.77.0.50 10.77.0.99",
+    mask: str = "255.255.255.0",
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run Debian's isc-dhcp-server, which goes on with what it has leased before; give its process."""
     os.makedirs(node.path("/run/dhcpd"), exist_ok=True)
     conf = (
         f"authoritative; ping-check false; default-lease-time {lease}; max-lease-time {lease};"
         f"min-lease-time 1; {' '.join(statements)}\n"
-        "subnet 10.77.0.0 netmask 255.255.255.0 { range 10.77.0.50 10.77.0.99; option routers 10.77.0.1; }\n"
+        f"subnet 10.77.0.0 netmask {mask} {{ range {pool}; option routers {SERVER}; }}\n"
     )
     for name, text in (("conf", conf), ("leases", "")):
         with open(
@@ -95,7 +103,7 @@ def dhcpd(node: Node, *statements: str, lease: int = 3600) -> Iterator[subproces
         ) as file:
             file.write(text)
     files = ("-cf", "/run/dhcpd/conf", "-lf", "/run/dhcpd/leases", "-pf", "/run/dhcpd/pid")
-    with open(node.path("/run/dhcpd/log"), "ab") as said:
+    with open(node.path(DHCPD_LOG), "ab") as said:
         process = node.popen(["dhcpd", "-4", "-f", "-d", *files, "eth0"], netns="server", stderr=said)
     with _running(node, process):
         yield process
@@ -140,6 +148,14 @@ def answers(node: Node, socket: str = SOCKET) -> bool:
     """Tell whether somebody listens on a daemon's socket."""
     done = node.run(["ss", "-lxH", "src", socket], check=False)
     return bool(done.stdout.strip())
+
+
+def attach_all(node: Node, conf: dict[str, Any], *names: str) -> list[Any]:
+    """Make a namespace for each name and attach all at once; return the results."""
+    for name in names:
+        node.netns(name)
+    with ThreadPoolExecutor(len(names)) as pool:
+        return list(pool.map(lambda name: node.add("bridge", conf, container=name, netns=name), names))
 
 
 def log(node: Node, name: str = "/run/log/dhcp") -> str:
