@@ -341,7 +341,7 @@ def set_down(nl: Netlink, index: int) -> None:
 def set_master(nl: Netlink, index: int, master: int) -> None:
     """Make a link a port of a bridge, or a member of a VRF."""
     body = header(index) + attr_u32(IFLA_MASTER, master)
-    send(nl, RTM_NEWLINK, body, f"failed to make link {index} a port of {master}")
+    send(nl, RTM_NEWLINK, body, f"failed to set the master of link {index} to {master}")
 
 
 def set_promiscuous(nl: Netlink, index: int) -> None:

@@ -8,6 +8,13 @@ from _struct import Struct
 
 from cni_plugins.kernel.netlink import attr_u8, attr_u32
 from cni_plugins.kernel.sublink import Option
+from cni_plugins.lazy import Lazy
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cni_plugins.kernel import selinux
+else:
+    selinux = Lazy("cni_plugins.kernel.selinux")
 
 DEVICE = "/dev/net/tun"
 
@@ -45,7 +52,9 @@ def probe() -> None:
     posix.close(posix.open(DEVICE, posix.O_RDWR | posix.O_CLOEXEC))
 
 
-def create(name: str, *, owner: int | None, group: int | None, multi_queue: bool) -> None:
+def create(
+    name: str, *, owner: int | None, group: int | None, multi_queue: bool, selinux_context: str = ""
+) -> None:
     """Make a tap in the namespace the process is in; it is down. If we are killed half-way it is gone.
 
     Args:
@@ -53,10 +62,18 @@ def create(name: str, *, owner: int | None, group: int | None, multi_queue: bool
         owner: user id that may open it; None: whoever has CAP_NET_ADMIN.
         group: group id that may.
         multi_queue: let it be opened once for each queue.
+        selinux_context: its label, where SELinux is in use.
 
     Raises:
         OSError: the kernel refused.
     """
+    if selinux_context and selinux.enabled():
+        # It has the context of the program that makes it, and policies let that change with a program only.
+        named = (("user", owner), ("group", group))
+        words = [word for key, value in named if value is not None for word in (key, str(value))]
+        words += ["multi_queue"] if multi_queue else []
+        selinux.run_in(selinux_context, "ip", ["tuntap", "add", "name", name, "mode", "tap", *words])
+        return
     flags = _IFF_TAP | _IFF_NO_PI | (_IFF_MULTI_QUEUE if multi_queue else 0)
     try:
         fd = posix.open(DEVICE, posix.O_RDWR | posix.O_CLOEXEC)

@@ -14,7 +14,6 @@ from cni_plugins.spec.errors import (
     CheckFailedError,
     KernelError,
     NotAvailableError,
-    UnsupportedFieldError,
 )
 from cni_plugins.spec.plugin import Plugin
 
@@ -29,8 +28,6 @@ def add(request: Request) -> Result:
     """Make the tap, join the bridge, get addresses, configure it."""
     conf: TapConf = request.conf
     mac = _mac(request)
-    if conf.selinux_context:
-        raise UnsupportedFieldError("selinuxContext is not supported by this version", "remove it")
     with Namespace(request.netns) as netns, netns.netlink() as inside, Undo() as undo:
         # Opening a tap that exists would take it over.
         netns.lock()
@@ -40,7 +37,13 @@ def add(request: Request) -> Result:
                 "DEL the attachment that made it, or use another interface name",
             )
         with netns.entered():
-            tuntap.create(request.ifname, owner=conf.owner, group=conf.group, multi_queue=conf.multi_queue)
+            tuntap.create(
+                request.ifname,
+                owner=conf.owner,
+                group=conf.group,
+                multi_queue=conf.multi_queue,
+                selinux_context=conf.selinux_context,
+            )
         undo.push(link.delete, inside, request.ifname)
         index = link.get(inside, request.ifname).index
         if mac or conf.mtu:

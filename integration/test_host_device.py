@@ -1,4 +1,4 @@
-"""host-device, tap, vrf: what is lent comes home, what is made has its options. Veths stand for hardware."""
+"""host-device: what is lent comes home as it was. Veths stand for hardware."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from integration.checks import GW4, V4, V6, check, ipam, ping, pods, refusal, reservations
 from integration.node import PEER
-from integration.sublinks import PARENT, data_of, parent
+from integration.sublinks import PARENT, parent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -127,50 +127,3 @@ def test_either_suite_brings_home_what_the_other_lent(node: Node, *, ours_first:
     node.delete("host-device", conf, netns="c1", plugins=sides[1])
     assert PARENT in node.links()
     assert set(node.links("c1")) == {"lo"}
-
-
-def test_a_tap_has_its_options(node: Node) -> None:
-    node.netns("c1")
-    node.exec("c1", "ip", "link", "add", "br0", "type", "bridge")
-    conf = {"cniVersion": "1.1.0", "name": "net", "multiQueue": True, "owner": 54321, "group": 0}
-    conf |= {"mtu": 1400, "mac": "02:00:00:00:00:01", "bridge": "br0"}
-    result = node.add("tap", conf, netns="c1")
-    inside = node.links("c1")["eth0"]
-    assert (inside["mtu"], inside["address"], inside["master"]) == (1400, "02:00:00:00:00:01", "br0")
-    data = data_of(node, "c1")
-    assert (data["type"], data["multi_queue"], data["persist"]) == ("tap", True, True)
-    assert (str(data["user"]), data["group"]) == ("54321", "root")
-    assert not check(node, "tap", conf, result)
-    for key, value in (("multiQueue", False), ("owner", 7), ("group", 7), ("bridge", "br9")):
-        assert check(node, "tap", {**conf, key: value}, result)
-    assert refusal(node, "ADD", "tap", conf, netns="c1", container="c2")["code"] == 107
-    node.delete("tap", conf, netns="c1")
-    assert set(node.links("c1")) == {"lo", "br0"}
-    plain = {"cniVersion": "1.1.0", "name": "net", "ipam": ipam(V4)}
-    result = node.add("tap", plain, netns="c1")
-    assert not check(node, "tap", plain, result)
-    assert node.cni("STATUS", "tap", plain) == (0, None)
-    node.delete("tap", plain, netns="c1")
-    assert reservations(node) == set()
-
-
-@pytest.mark.peer
-@pytest.mark.kernel("vrf")
-def test_routes_move_to_the_vrf(node: Node) -> None:
-    parent(node)
-    first = lent(ipam=ipam(V4, V6, routes=[{"dst": "0.0.0.0/0"}]))
-    result = pods(node, first, "c1", plugin="host-device")[0]
-    conf = {"cniVersion": "1.1.0", "name": "net", "vrfname": "red", "table": 1001, "prevResult": result}
-    assert node.add("vrf", conf, netns="c1") == result
-    assert f"default via {GW4}" in node.exec("c1", "ip", "route", "show", "table", "1001")
-    assert node.links("c1")["eth0"]["master"] == "red"
-    assert not check(node, "vrf", conf, result)
-    assert refusal(node, "ADD", "vrf", conf, netns="c1")["code"] == 105
-    node.delete("vrf", conf, netns="c1")
-    assert "red" not in node.links("c1")
-    old = {**conf, "cniVersion": "1.0.0", "prevResult": {**result, "cniVersion": "1.0.0"}}
-    for adder, deleter in ((node.plugins, PEER), (PEER, node.plugins)):
-        node.add("vrf", old, netns="c1", plugins=adder)
-        assert node.links("c1")["eth0"]["master"] == "red"
-        node.delete("vrf", old, netns="c1", plugins=deleter)
-        assert "red" not in node.links("c1")
