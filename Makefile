@@ -48,8 +48,8 @@ test-vm: $(BUNDLE)/.built $(KERNEL)/.unpacked .work/test-packages .work/vm-packa
 	@SUITE_BIN=$(BUNDLE) $(BIN)/python -m integration.vm $(KERNEL) $(ARGS)
 
 .PHONY: test-kube
-test-kube: $(KUBE)/kubelet .work/test-packages ## Run flanneld's tests against a real apiserver, built once into KUBE=…
-	@KUBE_BIN=$(KUBE) $(BIN)/pytest $(or $(ARGS),integration/kube)
+test-kube: $(KUBE)/kubelet $(BUNDLE)/.built $(DAEMON)/.built .work/test-packages ## Run the tests with a real apiserver and kubelets, built once into KUBE=…
+	@KUBE_BIN=$(KUBE) SUITE_BIN=$(BUNDLE) $(BIN)/pytest $(or $(ARGS),integration/kube)
 
 .PHONY: lint
 lint: $(VENV)/.made ## Check style, types and layers

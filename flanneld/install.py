@@ -40,8 +40,12 @@ def install_conf(template: str, target: str) -> bool:
         raise ValueError(f"{template} is no network list: it needs name and plugins")
     if files.read(target, follow=True) == content:
         return False
-    os.makedirs(os.path.dirname(target) or ".", mode=0o755, exist_ok=True)
-    files.write_atomic(target, content, mode=0o644)
+    folder = os.path.dirname(target) or "."
+    os.makedirs(folder, mode=0o755, exist_ok=True)
+    with files.NewFile(folder, files.temporary_name(target), content, 0o644) as made:
+        # By rename(2), also where there is no old list: containerd looks at its folder anew when a name goes
+        # or a file is written, and not when a finished file gets its first name (fsnotify's Create).
+        made.replace(target)
     return True
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import logging
+import os
+import struct
 import urllib.error
 import urllib.request
 from ipaddress import IPv4Network, IPv6Network
@@ -21,6 +24,7 @@ from flanneld.netconf import NetworkConfig
 if TYPE_CHECKING:
     from pathlib import Path
 
+MODIFY, MOVED_FROM, MOVED_TO = 0x2, 0x40, 0x80  # inotify(7)
 CONFIG = NetworkConfig.parse('{"Network": "10.5.0.0/16", "EnableIPv6": true, "IPv6Network": "fd00:5::/48"}')
 LEASE = Lease(IPv4Network("10.5.34.0/24"), IPv6Network("fd00:5:0:22::/64"), LeaseAttrs(None, None, "alloc"))
 
@@ -66,6 +70,26 @@ def test_the_list_is_installed_once_and_only_if_it_is_one(
     template.write_text("{")
     assert install.main(["install-conf", str(template), str(target)]) == 1
     assert "plugins" in target.read_text()
+
+
+def test_a_runtime_that_watches_the_folder_hears_of_the_list(tmp_path: Path) -> None:
+    template, target = tmp_path / "cni-conf.json", tmp_path / "10-flannel.conflist"
+    template.write_text('{"name": "cbr0", "plugins": [{"type": "flannel"}]}')
+    libc = ctypes.CDLL(None, use_errno=True)
+    watch = libc.inotify_init1(os.O_NONBLOCK)
+    try:
+        assert libc.inotify_add_watch(watch, bytes(tmp_path), MODIFY | MOVED_FROM | MOVED_TO) > 0
+        install.install_conf(str(template), str(target))
+        events = os.read(watch, 4096)
+    finally:
+        os.close(watch)
+    masks = []
+    while events:  # struct inotify_event: wd, mask, cookie, len, name
+        _, mask, _, length = struct.unpack_from("iIII", events)
+        masks.append(mask)
+        events = events[16 + length :]
+    # containerd acts on the first of these two; by then the second has happened.
+    assert masks[-2:] == [MOVED_FROM, MOVED_TO]
 
 
 def test_the_bundle_is_installed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

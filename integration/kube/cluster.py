@@ -21,6 +21,11 @@ PORT = 6443
 NETWORK = "10.244.0.0/16"
 IPV6_NETWORK = "fd00:244::/48"
 ADMIN, DAEMON = "admin-token", "daemon-token"
+SERVICE = "10.96.0.1"
+"""The address of the service `kubernetes`, by which pods reach the apiserver."""
+CONTROLLERS = ("serviceaccount", "serviceaccount-token", "daemonset")
+AUDIT = (f"--audit-log-path={FOLDER}/audit.log", f"--audit-policy-file={FOLDER}/audit.conf")
+POLICY = {"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "rules": [{"level": "Metadata"}]}
 ROLE = {
     "apiVersion": "rbac.authorization.k8s.io/v1",
     "kind": "ClusterRole",
@@ -49,14 +54,24 @@ class Cluster:
         programs: the folder that integration.kube.build filled.
         address: an address of the node at which others reach it, besides 127.0.0.1.
         dual: give nodes IPv6 podCIDRs, too.
+        whole: run what pods need, too: service accounts with their tokens, daemon sets, an audit log.
     """
 
-    def __init__(self, node: Node, programs: str, address: str = "127.0.0.1", *, dual: bool = False) -> None:
+    def __init__(
+        self,
+        node: Node,
+        programs: str,
+        address: str = "127.0.0.1",
+        *,
+        dual: bool = False,
+        whole: bool = False,
+    ) -> None:
         self.node = node
         self.url = f"https://{address}:{PORT}"
         self._programs = programs
         self._address = address
         self._dual = dual
+        self._whole = whole
         self._servers: dict[str, subprocess.Popen[bytes]] = {}
         self._etcd = Etcd(node, "http://127.0.0.1:2379")
         self._write_files()
@@ -90,7 +105,8 @@ class Cluster:
             ),
             f"--service-account-key-file={FOLDER}/tls.key",
             f"--service-account-signing-key-file={FOLDER}/tls.key",
-            *("--disable-admission-plugins=ServiceAccount", "--feature-gates=IPv6DualStack=true"),
+            *(AUDIT if self._whole else ("--disable-admission-plugins=ServiceAccount",)),
+            "--feature-gates=IPv6DualStack=true",
             "--kubelet-preferred-address-types=InternalIP",
         )
         self.wait(lambda: self.kubectl("get", "--raw", "/readyz", check=False).returncode == 0, 60)
@@ -128,6 +144,18 @@ class Cluster:
         prefix = "flannel.alpha.coreos.com/"
         found = self.get_node(name)["metadata"].get("annotations", {})
         return {key.removeprefix(prefix): value for key, value in found.items() if key.startswith(prefix)}
+
+    def asked_for(self, account: str) -> set[tuple[str, str]]:
+        """Return what a service account, `namespace:name`, has asked for: resources with their verbs."""
+        found = set()
+        with open(self.node.path(f"{FOLDER}/audit.log"), encoding="utf-8") as file:
+            for line in file:
+                event = json.loads(line)
+                if event["user"]["username"] == f"system:serviceaccount:{account}":
+                    what = event["objectRef"]
+                    names = [what["resource"], what.get("subresource")]
+                    found.add(("/".join(filter(None, names)), event["verb"]))
+        return found
 
     def remove_node(self, name: str) -> None:
         """Delete a node."""
@@ -170,7 +198,9 @@ class Cluster:
                 f"--cluster-cidr={ranges}",
                 *sizes,
             ),
-            *("--controllers=nodeipam,nodelifecycle", "--leader-elect=false", "--port=0"),
+            f"--controllers=nodeipam,nodelifecycle{',' + ','.join(CONTROLLERS) if self._whole else ''}",
+            *("--leader-elect=false", "--port=0"),
+            *(f"--service-account-private-key-file={FOLDER}/tls.key", f"--root-ca-file={FOLDER}/tls.crt"),
             f"--feature-gates=IPv6DualStack={'true' if self._dual else 'false'}",
         )
 
@@ -184,7 +214,9 @@ class Cluster:
 
     def _write_files(self) -> None:
         self.node.run(["mkdir", "-p", FOLDER])
-        names = "subjectAltName=" + ",".join(f"IP:{ip}" for ip in sorted({"127.0.0.1", self._address}))
+        names = "subjectAltName=" + ",".join(
+            f"IP:{ip}" for ip in sorted({"127.0.0.1", SERVICE, self._address})
+        )
         self.node.run(
             [
                 *(
@@ -206,6 +238,7 @@ class Cluster:
             "tokens.csv": f'{ADMIN},admin,1,"system:masters"\n{DAEMON},flannel,2,\n',
             "admin.conf": self.kubeconfig(ADMIN),
             "daemon.conf": self.kubeconfig(DAEMON),
+            "audit.conf": json.dumps(POLICY),
         }
         for name, text in texts.items():
             with open(self.node.path(f"{FOLDER}/{name}"), "w", encoding="ascii") as file:

@@ -41,7 +41,7 @@ from integration.runtime import images, janitor
 from integration.runtime.pod import CALL_TIMEOUT, Pod
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
 
     from integration.node import Node
@@ -68,7 +68,7 @@ restrict_oom_score_adj = true
 
 [plugins."io.containerd.grpc.v1.cri".cni]
 bin_dir = "{plugins}"
-conf_dir = "{folder}/net.d"
+conf_dir = "{lists}"
 """
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 ENTER_GROUP = 'echo $$ >"$1/cgroup.procs" && shift && exec "$@"'
@@ -82,14 +82,17 @@ class Containerd:
 
     Args:
         node: where it runs; its `plugins` are the `bin_dir`.
-        network: the network list.
+        network: the network list; None: it comes later, to /etc/cni/net.d, and its plugins to /opt/cni/bin.
+        archives: images to load, besides the tests' own.
 
     Attributes:
         group: the control group that all of its processes are in or below.
     """
 
-    def __init__(self, node: Node, network: Mapping[str, Any]) -> None:
+    def __init__(self, node: Node, network: Mapping[str, Any] | None, archives: Sequence[str] = ()) -> None:
         self.node = node
+        self._network = network
+        self._archives = archives
         self._process: subprocess.Popen[bytes] | None = None
         self._channel: Any = None
         self.group = f"/cni-test-{uuid.uuid4().hex[:12]}"
@@ -99,20 +102,23 @@ class Containerd:
             start_new_session=True,  # an interrupt from the keyboard is not meant for it
         )
         try:
-            self._write_files(network)
+            self._write_files()
             self._start()
         except BaseException:
             self.close()
             raise
 
-    def _write_files(self, network: Mapping[str, Any]) -> None:
+    def _write_files(self) -> None:
+        folders = {"plugins": self.node.plugins, "lists": f"{FOLDER}/net.d"}
+        if self._network is None:
+            folders = {"plugins": "/opt/cni/bin", "lists": "/etc/cni/net.d"}
         with self.node.entered():
             os.makedirs(f"{FOLDER}/net.d")
-            with open(f"{FOLDER}/net.d/10-test.conflist", "w", encoding="utf-8") as file:
-                json.dump(network, file)
+            if self._network is not None:
+                with open(f"{FOLDER}/net.d/10-test.conflist", "w", encoding="utf-8") as file:
+                    json.dump(self._network, file)
             with open(f"{FOLDER}/config.toml", "w", encoding="utf-8") as file:
-                names = {"folder": FOLDER, "socket": SOCKET, "image": images.NAME}
-                file.write(CONFIG.format(plugins=self.node.plugins, **names))
+                file.write(CONFIG.format(folder=FOLDER, socket=SOCKET, image=images.NAME, **folders))
             images.write_archive(f"{FOLDER}/image.tar")
 
     def _start(self) -> None:
@@ -130,11 +136,13 @@ class Containerd:
         self._channel = grpc.insecure_channel(f"unix:{self.node.path(SOCKET)}")
         grpc.channel_ready_future(self._channel).result(START_TIMEOUT)
         self.runtime = _stub(api_pb2_grpc.RuntimeServiceStub, self._channel)
-        self.node.run(["ctr", "--namespace", "k8s.io", "images", "import", f"{FOLDER}/image.tar"])
+        for archive in (f"{FOLDER}/image.tar", *self._archives):
+            self.node.run(["ctr", "--namespace", "k8s.io", "images", "import", archive])
         service = _stub(api_pb2_grpc.ImageServiceStub, self._channel)
         wanted = api_pb2.ImageStatusRequest(image=api_pb2.ImageSpec(image=images.NAME))
         self._wait_for("the image", lambda: service.ImageStatus(wanted, timeout=CALL_TIMEOUT).image.id)
-        self._wait_for("the network", self._network_ready)
+        if self._network is not None:
+            self._wait_for("the network", self.network_ready)
 
     def _daemon_group(self) -> str:
         """Make the control group of containerd itself and its shims; return its folder."""
@@ -145,10 +153,6 @@ class Containerd:
         folder = f"{with_members[-1]}{self.group}/daemon"
         os.makedirs(folder)
         return folder
-
-    def _network_ready(self) -> bool:
-        status = self.runtime.Status(api_pb2.StatusRequest(), timeout=CALL_TIMEOUT).status
-        return any(condition.type == "NetworkReady" and condition.status for condition in status.conditions)
 
     def _wait_for(self, what: str, ready: Callable[[], object]) -> None:
         deadline = time.monotonic() + START_TIMEOUT
@@ -202,6 +206,11 @@ class Containerd:
         request = api_pb2.RunPodSandboxRequest(config=config)
         answer = self.runtime.RunPodSandbox(request, timeout=CALL_TIMEOUT)
         return Pod(self.runtime, config, answer.pod_sandbox_id)
+
+    def network_ready(self) -> bool:
+        """Tell whether containerd has a network for pods."""
+        status = self.runtime.Status(api_pb2.StatusRequest(), timeout=CALL_TIMEOUT).status
+        return any(condition.type == "NetworkReady" and condition.status for condition in status.conditions)
 
     def pods(self) -> list[str]:
         """Return the ids of the sandboxes that containerd knows, running or not."""

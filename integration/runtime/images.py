@@ -7,6 +7,10 @@ import io
 import json
 import os
 import tarfile
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 BUSYBOX = "/bin/busybox"
 NAME = "localhost/busybox:test"
@@ -27,20 +31,37 @@ def write_archive(path: str) -> None:
     """
     if not os.access(BUSYBOX, os.X_OK):
         raise FileNotFoundError(f"{BUSYBOX} is missing: install busybox-static")
-    layer = _layer()
+    _write(path, NAME, _layer(), {"Cmd": list(SLEEP)})
+
+
+def write_folder_archive(path: str, folder: str, name: str) -> None:
+    """Write an image that has a folder's files, all of them root's."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as layer:
+        layer.add(folder, "", filter=_owned_by_root)
+    _write(path, name, buffer.getvalue(), {})
+
+
+def _write(path: str, name: str, layer: bytes, settings: Mapping[str, object]) -> None:
     digest = hashlib.sha256(layer).hexdigest()
     config = {
         "architecture": _architecture(),
         "os": "linux",
-        "config": {"Cmd": list(SLEEP)},
+        "config": settings,
         "rootfs": {"type": "layers", "diff_ids": [f"sha256:{digest}"]},
         "history": [],
     }
-    manifest = [{"Config": "config.json", "RepoTags": [NAME], "Layers": ["layer.tar"]}]
+    manifest = [{"Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"]}]
     with tarfile.open(path, "w") as archive:
         _add(archive, "layer.tar", layer)
         _add(archive, "config.json", json.dumps(config).encode())
         _add(archive, "manifest.json", json.dumps(manifest).encode())
+
+
+def _owned_by_root(entry: tarfile.TarInfo) -> tarfile.TarInfo:
+    entry.uid = entry.gid = 0
+    entry.uname = entry.gname = "root"
+    return entry
 
 
 def _layer() -> bytes:
