@@ -12,7 +12,6 @@ import pytest
 from prove import kill
 from prove.networks import Network, networks
 from prove.stage import Stage
-from prove.tally import Share
 
 SAMPLE = 6
 SEED = 20
@@ -21,9 +20,11 @@ SEED = 20
 @pytest.mark.parametrize("network", networks(), ids=lambda network: network.name)
 @pytest.mark.parametrize("keeper", [True, False], ids=["busy node", "new node"])
 def test_a_kill_leaves_nothing(suite_bin: str, network: Network, keeper: bool) -> None:
-    tally = kill.prove(suite_bin, network, Share(sample=SAMPLE, seed=SEED), keeper=keeper)
-    assert tally.tried == SAMPLE
+    tally = kill.sample(suite_bin, network, SAMPLE, SEED, keeper=keeper)
     assert tally.failures == []
+    # One that does the same twice can make some calls less often the second time.
+    assert tally.tried + tally.missed == SAMPLE
+    assert tally.tried >= SAMPLE - 1
 
 
 ONCE = [

@@ -11,76 +11,90 @@ import multiprocessing
 import os
 import sys
 import time
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from prove import kill
 from prove.networks import Network, networks
-from prove.tally import Share, Tally
+from prove.tally import KINDS, Share, Tally
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
 class Proof(NamedTuple):
-    """One way of putting a list to the proof."""
+    """One way of putting a list to the proof.
+
+    Attributes:
+        name: for --proof.
+        title: for the table.
+        plan: returns every case of a list; it is asked once, whatever the number of workers.
+        run: tries some of them.
+    """
 
     name: str
     title: str
-    run: Callable[[str, Network, Share], Tally]
-
-
-def _kill_new(suite: str, network: Network, share: Share) -> Tally:
-    return kill.prove(suite, network, share, keeper=False)
+    plan: Callable[[str, Network], list[Any]]
+    run: Callable[[str, Network, list[Any]], Tally]
 
 
 PROOFS = (
-    Proof("kill", "killed at each system call", kill.prove),
-    Proof("kill-new", "killed at each system call of a first ADD", _kill_new),
+    Proof("kill", "killed at each system call", kill.plan, kill.run),
+    Proof("kill-new", "killed at each system call of a first ADD", kill.plan_new, kill.run_new),
 )
+COLUMNS = ("proof", "network", "cases", *KINDS, "not reached", "minutes")
 
 
 class Task(NamedTuple):
-    """One worker's part of one proof of one list."""
+    """One worker's part of one proof of one list; no cases: find out which there are."""
 
     proof: str
     network: str
-    share: Share
     suite: str
+    cases: list[Any] | None = None
 
 
-def work(task: Task) -> Tally:
+def work(task: Task) -> Any:
     """Do a part, in a process of its own: it enters a node."""
     proof = next(each for each in PROOFS if each.name == task.proof)
     network = next(each for each in networks() if each.name == task.network)
-    return proof.run(task.suite, network, task.share)
+    if task.cases is None:
+        return proof.plan(task.suite, network)
+    return proof.run(task.suite, network, task.cases)
 
 
 def main() -> int:
     """Run the proofs; return 1 if anything failed."""
     options = _options()
-    suite = os.path.abspath(options.suite)
     print(f"{dt.datetime.now(dt.UTC):%Y-%m-%d}: python -m prove {' '.join(sys.argv[1:])}\n")
-    print("| proof | network | cases | failures | minutes |\n|---|---|---|---|---|", flush=True)
+    print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}", flush=True)
     failures: list[str] = []
     for proof in PROOFS:
         if not proof.name.startswith(options.proof):
             continue
         for network in networks(options.only):
             start = time.monotonic()
-            tasks = [
-                Task(proof.name, network.name, Share(each, options.jobs, options.sample, options.seed), suite)
-                for each in range(options.jobs)
-            ]
-            with multiprocessing.Pool(options.jobs, maxtasksperchild=1) as pool:
-                tallies = pool.map(work, tasks, chunksize=1)
-            tried = sum(tally.tried for tally in tallies)
-            wrong = [line for tally in tallies for line in tally.failures]
-            failures += wrong
+            tally = _prove(proof, network, options)
+            failures += tally.failures
             minutes = (time.monotonic() - start) / 60
-            row = (proof.title, network.name, str(tried), str(len(wrong)), f"{minutes:.1f}")
-            print(f"| {' | '.join(row)} |", flush=True)
+            print(f"| {' | '.join((proof.title, network.name, *tally.row(), f'{minutes:.1f}'))} |")
+            for failure in tally.failures:
+                print(failure, file=sys.stderr)
+            sys.stdout.flush()
     print("", *failures, sep="\n")
     return 1 if failures else 0
+
+
+def _prove(proof: Proof, network: Network, options: argparse.Namespace) -> Tally:
+    task = Task(proof.name, network.name, os.path.abspath(options.suite))
+    tally = Tally()
+    with multiprocessing.Pool(options.jobs, maxtasksperchild=1) as pool:
+        cases = pool.apply(work, (task,))
+        shares = [
+            Share(each, options.jobs, options.sample, options.seed).of(cases) for each in range(options.jobs)
+        ]
+        for part in pool.imap(work, [task._replace(cases=share) for share in shares if share]):
+            tally.add(part)
+    return tally
 
 
 def _options() -> argparse.Namespace:

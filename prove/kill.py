@@ -10,19 +10,20 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, NamedTuple
 
-from prove import strace
 from prove.stage import Failed, Stage, previous
-from prove.tally import Share, Tally
+from prove.tally import FAILED, Problem, Share, Tally
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Any
 
     from prove.networks import Network
     from prove.strace import Call
 
-WAYS = ("DEL", "bare DEL", "DEL without namespace", "GC")
+WAYS = ("DEL", "bare DEL", "DEL without namespace", "GC", "GC beside the namespace")
 """How a runtime cleans up: as after any failed call; with no result and no capabilities; with the namespace
-gone; with a GC that names the other containers."""
+gone; with a GC that names the other containers, after the namespace's end or before. The last finds what has
+an end on the host: what is in a namespace alone goes with that."""
 
 
 class Case(NamedTuple):
@@ -48,37 +49,59 @@ def stretches(calls: list[Call]) -> list[list[Call]]:
     return [stretch for stretch in found if stretch]
 
 
-def cases(verb: str, position: int, calls: list[Call]) -> Iterator[Case]:
+def cases(verb: str, position: int, calls: list[Call], ways_to_try: tuple[str, ...] = WAYS) -> Iterator[Case]:
     """Yield the kills of one call of a plugin: every system call, and every way in every stretch."""
     turn = 0
     for stretch in stretches(calls):
-        ways = WAYS if stretch[0].serving else WAYS[:1]
+        ways = ways_to_try if stretch[0].serving else ways_to_try[:1]
         for number in range(max(len(stretch), len(ways))):
             yield Case(verb, position, stretch[number % len(stretch)], ways[turn % len(ways)])
             turn += 1
 
 
-def prove(suite: str, network: Network, share: Share, *, keeper: bool = True) -> Tally:
-    """Kill a list's plugins at this worker's share of their system calls.
-
-    Args:
-        suite: the plugins' folder.
-        network: the list.
-        share: which cases.
-        keeper: whether another container is attached. Without it, each case begins on a node that never had
-            an attachment, and there only ADD is killed.
-    """
-    tally = Tally()
+def sample(suite: str, network: Network, number: int, seed: int, *, keeper: bool) -> Tally:
+    """Try so many cases of a list by chance, all on one node; see `run` and `run_new`."""
     with Stage(suite, network, keeper=keeper) as stage:
-        every = all_cases(stage, keeper=keeper)
-        for case in share.of(every):
-            if not keeper:
-                stage.reset()
-            problems = attempt(stage, case)
-            where = "" if keeper else " on a new node"
-            tally.count(f"{network.name}{where}: {case}", problems)
-            if problems and keeper:
-                _mend(stage)
+        return _tried(stage, Share(sample=number, seed=seed).of(all_cases(stage, keeper=keeper)))
+
+
+def plan(suite: str, network: Network) -> list[Case]:
+    """Return every case of a list on a node where another container is attached."""
+    with Stage(suite, network, keeper=True) as stage:
+        return all_cases(stage)
+
+
+def plan_new(suite: str, network: Network) -> list[Case]:
+    """Return every case of a list's first ADD on a node."""
+    with Stage(suite, network, keeper=False) as stage:
+        return all_cases(stage, keeper=False)
+
+
+def run(suite: str, network: Network, chosen: list[Case]) -> Tally:
+    """Try some cases on a node where another container is attached."""
+    with Stage(suite, network, keeper=True) as stage:
+        return _tried(stage, chosen)
+
+
+def run_new(suite: str, network: Network, chosen: list[Case]) -> Tally:
+    """Try some cases, each on a node that never had an attachment."""
+    with Stage(suite, network, keeper=False) as stage:
+        return _tried(stage, chosen)
+
+
+def _tried(stage: Stage, chosen: list[Case]) -> Tally:
+    tally = Tally()
+    where = "" if stage.keeper else " on a new node"
+    for case in chosen:
+        if not stage.keeper:
+            stage.reset()
+        problems = attempt(stage, case)
+        if problems is None:
+            tally.miss()
+            continue
+        tally.count(f"{stage.network.name}{where}: {case}", problems)
+        if problems and stage.keeper:
+            _mend(stage)
     return tally
 
 
@@ -87,23 +110,23 @@ def all_cases(stage: Stage, *, keeper: bool = True) -> list[Case]:
     if not keeper:
         stage.reset()
     plugins = range(len(stage.network.plugins))
+    ways = WAYS if stage.network.paired else WAYS[:-1]
     found: list[Case] = []
     result = None
     for position in plugins:
-        found += cases("ADD", position, stage.calls("ADD", position, **previous(result)))
+        found += cases("ADD", position, stage.calls("ADD", position, **previous(result)), ways)
         # What strace saw is undone and done again, for the result.
         stage.detach(result)
         result = stage.attach(upto=position + 1)
     for position in reversed(plugins):
         calls = stage.calls("DEL", position, prevResult=result)
         if keeper:
-            found += cases("DEL", position, calls)
+            found += cases("DEL", position, calls, ways)
     return found
 
 
-def attempt(stage: Stage, case: Case) -> list[str]:
-    """Try one case; return what was wrong."""
-    before = strace.killed(case.call)
+def attempt(stage: Stage, case: Case) -> list[Problem] | None:
+    """Try one case; return what was wrong, or None when nothing was killed."""
     result = None
     try:
         if case.verb == "ADD":
@@ -113,20 +136,32 @@ def attempt(stage: Stage, case: Case) -> list[str]:
             result = stage.attach()
             stage.detach(result, downto=case.position + 1)
             keys = previous(result)
-        stage.call(case.verb, case.position, before=before, **keys)
-        if case.way == "DEL":
-            stage.detach(result)
-        elif case.way == "bare DEL":
-            stage.detach(ports=False)
-        else:
-            stage.drop_interface()
-            if case.way == "GC":
-                stage.collect()
-            else:
-                stage.detach(netns=False, ports=False)
+        fired = stage.kill(case.call, case.verb, case.position, **keys)
+        clean_up(stage, case.way, result)
     except Failed as error:
-        return [str(error)]
-    return stage.rests() or stage.cycle()
+        return [Problem(FAILED, str(error))]
+    problems = stage.rests() or stage.cycle()
+    return problems if fired or problems else None
+
+
+def clean_up(stage: Stage, way: str, result: Any) -> None:
+    """Clean up once, as a runtime would.
+
+    Raises:
+        Failed: a plugin failed.
+    """
+    if way == "DEL":
+        stage.detach(result)
+    elif way == "bare DEL":
+        stage.detach(ports=False)
+    elif way == "GC beside the namespace":
+        stage.collect()
+    else:
+        stage.drop_interface()
+        if way == "GC":
+            stage.collect()
+        else:
+            stage.detach(netns=False, ports=False)
 
 
 def _mend(stage: Stage) -> None:

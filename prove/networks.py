@@ -32,6 +32,11 @@ class Network(NamedTuple):
     plugins: list[dict[str, Any]]
     ports: bool = False
 
+    @property
+    def paired(self) -> bool:
+        """Whether the container's interface has another end on the host."""
+        return self.plugins[0]["type"] in ("bridge", "flannel", "ptp")
+
     def config(self, position: int, ports: list[dict[str, Any]] | None) -> dict[str, Any]:
         """Return what a plugin of the list gets on standard input, without prevResult."""
         config = {"cniVersion": "1.1.0", "name": NAME, **self.plugins[position]}

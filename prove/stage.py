@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from integration.node import PATH, Node
 from prove import snapshot, strace
 from prove.networks import OTHER_PORTS, PORTS
+from prove.tally import DOUBLE, FAILED, FAILED_ADD, LEAK, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 KEEPER = "keeper"
 """The container that stays attached, and must not notice anything."""
 VICTIM = "victim"
+_TRACE = "/run/.trace"
 _PATIENCE = 3.0
 """Seconds that the kernel has for what it does in its own time."""
 
@@ -54,6 +56,7 @@ class Stage:
         keeper: whether another container is attached all the time. Without it, nothing ever was.
 
     Attributes:
+        suite, network, keeper: as given.
         pristine: the node before any attachment.
         baseline: the node, and the victim's namespace, when the victim has come and gone.
     """
@@ -64,7 +67,7 @@ class Stage:
         self.addresses: set[str] = set()
         self.node = Node(suite)
         self._inside = ExitStack()
-        self._keeper = keeper
+        self.keeper = keeper
 
     def __enter__(self) -> Self:
         try:
@@ -83,7 +86,7 @@ class Stage:
         self._inside.enter_context(self.node.entered())
         self._wait_for_addresses()
         self.pristine = self.look()
-        if self._keeper:
+        if self.keeper:
             self.addresses = _addresses(self.attach(KEEPER))
         result = self.attach()
         self.detach(result)
@@ -172,7 +175,7 @@ class Stage:
         Raises:
             Failed: a plugin failed.
         """
-        valid = [{"containerID": KEEPER, "ifname": "eth0"}] if self._keeper else []
+        valid = [{"containerID": KEEPER, "ifname": "eth0"}] if self.keeper else []
         for position in range(len(self.network.plugins)):
             self._demand("GC", position, ports=False, **{"cni.dev/valid-attachments": valid})
 
@@ -191,40 +194,48 @@ class Stage:
         Raises:
             Failed: it failed.
         """
-        path = "/run/.trace"
-        outcome = self.call(verb, position, before=strace.traced(path), **keys)
+        outcome = self.call(verb, position, before=strace.traced(_TRACE), **keys)
+        text = _taken(_TRACE)
         if outcome.status:
             raise Failed(f"{verb} under strace: {outcome}")
-        with open(path, encoding="utf-8", errors="replace") as file:
-            found = strace.parse(file.read())
-        os.unlink(path)
-        return found
+        return strace.parse(text)
+
+    def kill(self, call: Call, verb: str, position: int, **keys: Any) -> bool:
+        """Let a plugin, or a program it started, be killed as it enters a call; tell whether it was."""
+        self.call(verb, position, before=strace.killed(call, _TRACE), **keys)
+        return strace.was_killed(_taken(_TRACE))
 
     def look(self) -> Snapshot:
         """Take a snapshot of the node and of the victim's links."""
         inside = {f"in the container: {key}": value for key, value in snapshot.take(VICTIM).items()}
         return {**snapshot.take(), **inside}
 
-    def rests(self) -> list[str]:
+    def rests(self) -> list[Problem]:
         """Return what is other than it was before the victim came, when that does not change any more."""
-        if self._keeper:
-            return self._settled(lambda: snapshot.changes(self.baseline, self.look()))
-        return self._settled(lambda: snapshot.private(self.pristine, self.baseline, self.look()))
+        if self.keeper:
+            return _leaks(self._settled(lambda: snapshot.changes(self.baseline, self.look())))
+        return _leaks(self._settled(lambda: snapshot.private(self.pristine, self.baseline, self.look())))
 
-    def incomplete(self) -> list[str]:
+    def incomplete(self) -> list[Problem]:
         """Return what is other than after a first attachment that nothing disturbed."""
         wanted = snapshot.without_chance(self.baseline, "cni0")
-        return self._settled(lambda: snapshot.changes(wanted, snapshot.without_chance(self.look(), "cni0")))
+        return _leaks(
+            self._settled(lambda: snapshot.changes(wanted, snapshot.without_chance(self.look(), "cni0")))
+        )
 
-    def cycle(self) -> list[str]:
+    def cycle(self) -> list[Problem]:
         """Attach and detach the victim; return what was wrong with that, and what is left of it."""
         try:
             result = self.attach()
-            found = [f"address {each} is the keeper's" for each in _addresses(result) & self.addresses]
+        except Failed as error:
+            return [Problem(FAILED_ADD, f"the next ADD: {error}")]
+        shared = _addresses(result) & self.addresses
+        found = [Problem(DOUBLE, f"address {each} is the keeper's") for each in shared]
+        try:
             self.detach(result)
         except Failed as error:
-            return [f"the next ADD or DEL: {error}"]
-        return found + (self.rests() if self._keeper else self.incomplete())
+            return [*found, Problem(FAILED, f"the next DEL: {error}")]
+        return found + (self.rests() if self.keeper else self.incomplete())
 
     def reset(self) -> None:
         """Bring the node back to what it was before any attachment, by iproute2, nft and plain files."""
@@ -281,6 +292,18 @@ def _again(pristine: Snapshot, now: Snapshot) -> list[str]:
         if key.startswith("sysctl ") and key in now and now[key] != value
     ]
     return sorted(names, key=lambda name: ("ip_forward" not in name and "all/" not in name, name))
+
+
+def _leaks(lines: list[str]) -> list[Problem]:
+    return [Problem(LEAK, line) for line in lines]
+
+
+def _taken(path: str) -> str:
+    """Return a file's content, and remove it."""
+    with open(path, encoding="utf-8", errors="replace") as file:
+        text = file.read()
+    os.unlink(path)
+    return text
 
 
 def _addresses(result: Any) -> set[str]:

@@ -39,17 +39,22 @@ def traced(output: str) -> list[str]:
     return [*COMMAND, "-o", output]
 
 
-def killed(call: Call) -> list[str]:
+def killed(call: Call, output: str) -> list[str]:
     """Return what goes before a command that shall be killed as it enters a call, which then does nothing."""
-    return injected(call, "signal=KILL")
+    return injected(call, "signal=KILL", output)
 
 
-def injected(call: Call, what: str) -> list[str]:
+def was_killed(log: str) -> bool:
+    """Tell from the output of `killed` whether that came to pass."""
+    return "+++ killed by SIGKILL +++" in log
+
+
+def injected(call: Call, what: str, output: str = "/dev/null") -> list[str]:
     """Return what goes before a command of which one call shall be tampered with (strace(1), inject)."""
     return [
         *COMMAND,
         "-o",
-        "/dev/null",
+        output,
         "-e",
         f"trace={call.name}",
         "-e",
