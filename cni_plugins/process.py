@@ -1,12 +1,15 @@
 """Starting another program: a delegate, or iptables.
 
 Standard input and output are anonymous files, not pipes, so that neither side can block the other and no
-thread or poll loop is needed; `subprocess` would cost 15 ms to import.
+thread or poll loop is needed; `subprocess` would cost 15 ms to import. If we are killed meanwhile, the
+next call waits for the program's end (`orphans`).
 """
 
 from __future__ import annotations
 
 import posix
+
+from cni_plugins import orphans
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,6 +43,7 @@ def run(
     Raises:
         OSError: it cannot be started.
     """
+    orphans.expect()
     source = posix.memfd_create("stdin", posix.MFD_CLOEXEC)
     sink = posix.memfd_create("stdout", posix.MFD_CLOEXEC)
     noise = posix.memfd_create("stderr", posix.MFD_CLOEXEC) if capture_stderr else 2

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 DEFAULT_FOLDER = "/var/lib/cni"
 KIND = "cniCacheV1"
+_LOCK = "cnictl.lock"
+"""Beside `results`, where libcni looks at every file."""
 
 
 class Attachment:
@@ -75,6 +77,15 @@ class Cache:
         """
         check_names(network, container_id, ifname)
         return os.path.join(self.folder, f"{network}-{container_id}-{ifname}")
+
+    def lock_path(self) -> str:
+        """Return the file that runners lock, a part of it for each attachment; its folder is there.
+
+        Raises:
+            OSError: the folder cannot be made.
+        """
+        _make_folders(self.folder)
+        return f"{os.path.dirname(self.folder)}/{_LOCK}"
 
     def write(self, attachment: Attachment) -> None:
         """Store an attachment, whole or not at all.

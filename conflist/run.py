@@ -8,6 +8,10 @@ A runner keeps no state of its own: it can be used by several threads, for diffe
 
 from __future__ import annotations
 
+import contextlib
+import sys
+
+from cni_plugins import orphans
 from cni_plugins.spec.codec import MAX_BYTES, decode
 from cni_plugins.spec.errors import (
     CNIError,
@@ -75,17 +79,19 @@ class Runner:
             OSError: the result could not be cached.
         """
         check_names(network.name, attachment.container_id, attachment.ifname)
-        result: dict[str, Any] | None = None
-        for index, plugin in enumerate(network.plugins):
-            config = request_config(network, plugin, result, attachment.capabilities)
-            with _Position(index, len(network.plugins)):
-                result = self._result(network, plugin["type"], self.plugins.call("ADD", config, attachment))
-        if result is None:
-            raise InvalidConfigError(f"the network {network.name} has no plugins")
-        attachment.network, attachment.config, attachment.result = network.name, network.data, result
-        if self.cache is not None:
-            self.cache.write(attachment)
-        return result
+        with self._turn(network, attachment):
+            result: dict[str, Any] | None = None
+            for index, plugin in enumerate(network.plugins):
+                config = request_config(network, plugin, result, attachment.capabilities)
+                with _Position(index, len(network.plugins)):
+                    output = self.plugins.call("ADD", config, attachment)
+                    result = self._result(network, plugin["type"], output)
+            if result is None:
+                raise InvalidConfigError(f"the network {network.name} has no plugins")
+            attachment.network, attachment.config, attachment.result = network.name, network.data, result
+            if self.cache is not None:
+                self.cache.write(attachment)
+            return result
 
     def check(self, network: NetworkList, attachment: Attachment) -> None:
         """Run CHECK through the list with the cached result.
@@ -121,18 +127,19 @@ class Runner:
                 stays in the cache.
         """
         check_names(network.name, attachment.container_id, attachment.ifname)
-        result = None
-        if at_least(network.version, "0.4.0"):
-            try:
-                result = self.cached_result(network, attachment)
-            except CNIError:
-                result = None  # a damaged file must not keep a container from being removed
-        for index in reversed(range(len(network.plugins))):
-            config = request_config(network, network.plugins[index], result, attachment.capabilities)
-            with _Position(index, len(network.plugins)):
-                self.plugins.call("DEL", config, attachment)
-        if self.cache is not None:
-            self.cache.remove(network.name, attachment.container_id, attachment.ifname)
+        with self._turn(network, attachment):
+            result = None
+            if at_least(network.version, "0.4.0"):
+                try:
+                    result = self.cached_result(network, attachment)
+                except CNIError:
+                    result = None  # a damaged file must not keep a container from being removed
+            for index in reversed(range(len(network.plugins))):
+                config = request_config(network, network.plugins[index], result, attachment.capabilities)
+                with _Position(index, len(network.plugins)):
+                    self.plugins.call("DEL", config, attachment)
+            if self.cache is not None:
+                self.cache.remove(network.name, attachment.container_id, attachment.ifname)
 
     def gc(self, network: NetworkList, valid: Iterable[tuple[str, str]]) -> None:
         """Remove what belongs to attachments that are not valid: DEL those cached, then GC from 1.1.0 on.
@@ -146,6 +153,8 @@ class Runner:
         """
         if network.disable_gc:
             return
+        if self.cache is not None:
+            orphans.settle(self.cache.lock_path(), _group(network), _say)
         keep = set(valid)
         errors: list[CNIError | OSError] = []
         for attachment in self.cache.attachments() if self.cache is not None else []:
@@ -220,6 +229,19 @@ class Runner:
         same = (body.get("cniVersion") or VERSIONS[0]) == network.version
         return body if same else result.to_json(network.version)
 
+    def _turn(
+        self, network: NetworkList, attachment: Attachment
+    ) -> contextlib.AbstractContextManager[object]:
+        """Wait for a plugin that a killed runner has left at work on the attachment, and keep others waiting.
+
+        A plugin that runs on could finish its ADD after our DEL. It can only be known where there is a cache.
+        """
+        if self.cache is None:
+            return contextlib.nullcontext()
+
+        member = (attachment.container_id, attachment.ifname)
+        return orphans.Lock(self.cache.lock_path(), _group(network), member, _say, create=True)
+
     def _result(self, network: NetworkList, plugin: str, output: bytes) -> dict[str, Any]:
         """Read the result of an ADD, which may leave out its version."""
         where = f"the result of {plugin}"
@@ -283,6 +305,14 @@ class _Position:
     def __exit__(self, _kind: object, error: object, _trace: object) -> None:
         if isinstance(error, PluginError):
             error.position, error.total = self.position, self.total
+
+
+def _group(network: NetworkList) -> tuple[str, str]:
+    return "", network.name
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
 
 
 def _declared(plugin: dict[str, Any]) -> list[str]:

@@ -25,7 +25,7 @@ CHECK_FAILED = 101
 CONFLICT = 105
 ALREADY_ATTACHED = 107
 _OF_PODS = re.compile(r"10\.77\.|fd00:77:|cni-br-iface-|CNI-DN-|CNI-[0-9a-f]{8}|\bveth")
-_SHARED_FILE = re.compile(r"/(lock|last_reserved_ip\.\d+|iptables\.lock)$")
+_SHARED_FILE = re.compile(r"/(lock|last_reserved_ip\.\d+|iptables\.lock|children\.lock)$")
 
 
 def ipam(*subnets: str, **keys: Any) -> dict[str, Any]:

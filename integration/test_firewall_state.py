@@ -104,7 +104,7 @@ def test_an_address_that_passed_to_another(node: Node, backend: str) -> None:
     assert traces(node) == []
 
 
-def test_gc_of_both_backends(node: Node) -> None:
+def test_gc_of_both_backends(node: Node, capfd: pytest.CaptureFixture[str]) -> None:
     (result,) = pods(node, dual_stack(), "c1")
     for number, (name, backend) in enumerate((("a", "nftables"), ("b", "nftables"), ("c", "iptables"))):
         ips = [{"address": f"10.77.0.{10 + number}/24"}, {"address": f"fd00:77::{10 + number}/64"}]
@@ -114,6 +114,11 @@ def test_gc_of_both_backends(node: Node) -> None:
     os.unlink(node.path("/run/cni/firewall/net:b:eth0"))
     keep = conf(**{"cni.dev/valid-attachments": [{"containerID": "a", "ifname": "eth0"}]})
     assert node.cni("GC", "firewall", keep) == (0, None)
+    said = capfd.readouterr().err
+    for address in ("10.77.0.11", "fd00:77::11"):  # it had no note
+        assert f"removed {address} from the firewall (net: net, if: eth0, id: b)" in said
+    assert "removed what let c eth0 through the firewall" in said
+    assert "10.77.0.10" not in said
     assert "10.77.0.10 " in elements(node, "pods4")
     assert "10.77.0.11 " not in elements(node, "pods4")
     assert [line for line in iptables(node, "CNI-FORWARD") if "10.77.0.12/" in line] == []

@@ -36,6 +36,8 @@ ONCE = [
     ("bandwidth", "bridge", r'(link|linkat|rename)\(.*"/run/cni/spoofcheck/', "GC"),
     # The file of an interface's properties, whose note came after it.
     ("bandwidth", "tuning", r'(link|linkat|rename)\(.*"/run/cni/tuning', "GC"),
+    # A pair that has no alias yet, in a namespace that lives on.
+    ("ptp", "ptp", r"sendto\(.*IFLA_IFALIAS", "GC beside the namespace"),
     # An ifb that has no alias yet.
     ("bandwidth", "bandwidth", r"sendto\(.*IFLA_IFALIAS", "GC"),
 ]

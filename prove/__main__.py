@@ -13,7 +13,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from prove import kill
+from prove import kill, orphan
 from prove.networks import Network, networks
 from prove.tally import KINDS, Share, Tally
 
@@ -40,6 +40,7 @@ class Proof(NamedTuple):
 PROOFS = (
     Proof("kill", "killed at each system call", kill.plan, kill.run),
     Proof("kill-new", "killed at each system call of a first ADD", kill.plan_new, kill.run_new),
+    Proof("orphan", "killed while what it started runs on", orphan.plan, orphan.run),
 )
 COLUMNS = ("proof", "network", "cases", *KINDS, "not reached", "minutes")
 
@@ -69,7 +70,7 @@ def main() -> int:
     print(f"| {' | '.join(COLUMNS)} |\n|{'---|' * len(COLUMNS)}", flush=True)
     failures: list[str] = []
     for proof in PROOFS:
-        if not proof.name.startswith(options.proof):
+        if options.proof not in ("", proof.name):
             continue
         for network in networks(options.only):
             start = time.monotonic()

@@ -101,7 +101,7 @@ def _tried(stage: Stage, chosen: list[Case]) -> Tally:
             continue
         tally.count(f"{stage.network.name}{where}: {case}", problems)
         if problems and stage.keeper:
-            _mend(stage)
+            mend(stage)
     return tally
 
 
@@ -164,8 +164,9 @@ def clean_up(stage: Stage, way: str, result: Any) -> None:
             stage.detach(netns=False, ports=False)
 
 
-def _mend(stage: Stage) -> None:
+def mend(stage: Stage) -> None:
     """After a failure: clean up by force, so that the next case is not blamed for it."""
+    stage.drop_interface()
     with contextlib.suppress(Failed):
         stage.detach()
         stage.collect()

@@ -27,7 +27,10 @@ IGNORED = (
 SHARED = (
     (r"file .*/lock$", "locks of host-local's folder and of notes"),
     (r"folder ", "folders stay, empty"),
-    (r"file /run/(xtables|cni/iptables)\.lock$", "locks of iptables, its own and ours"),
+    (
+        r"file /run/(xtables|cni/iptables|cni/children)\.lock$",
+        "locks of iptables, its own and ours, and of running programs",
+    ),
     (r"nft ", "tables and base chains, which all containers share; without a rule of any container"),
     (
         r"(link|address|route|vlan) cni0\b",

@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from integration.node import PATH, Node
@@ -16,7 +16,7 @@ from prove.networks import OTHER_PORTS, PORTS
 from prove.tally import DOUBLE, FAILED, FAILED_ADD, LEAK, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from prove.networks import Network
     from prove.snapshot import Snapshot
@@ -119,6 +119,28 @@ class Stage:
             ports: whether the capability is.
             keys: of the configuration: prevResult, for example.
         """
+        argv, stdin, env = self.command(verb, position, container=container, netns=netns, ports=ports, **keys)
+        done = subprocess.run(
+            [*(before or []), *argv],
+            input=stdin,
+            env=env,
+            capture_output=True,
+            check=False,
+            timeout=60,
+        )
+        return Outcome(done.returncode, done.stdout, done.stderr.decode(errors="replace"))
+
+    def command(
+        self,
+        verb: str,
+        position: int,
+        *,
+        container: str = VICTIM,
+        netns: bool = True,
+        ports: bool = True,
+        **keys: Any,
+    ) -> tuple[list[str], bytes, dict[str, str]]:
+        """Return the command line, the standard input and the environment of a call."""
         chosen = (OTHER_PORTS if container == KEEPER else PORTS) if ports else None
         config = {**self.network.config(position, chosen), **keys}
         env = {
@@ -129,15 +151,7 @@ class Stage:
             "CNI_NETNS": f"/run/netns/{container}" if netns else "",
             "CNI_PATH": self.suite,
         }
-        done = subprocess.run(
-            [*(before or []), f"{self.suite}/{config['type']}"],
-            input=json.dumps(config).encode(),
-            env=env,
-            capture_output=True,
-            check=False,
-            timeout=60,
-        )
-        return Outcome(done.returncode, done.stdout, done.stderr.decode(errors="replace"))
+        return [f"{self.suite}/{config['type']}"], json.dumps(config).encode(), env
 
     def attach(self, container: str = VICTIM, *, upto: int | None = None) -> Any:
         """Run ADD through the list, or its first plugins; return the last result, None of none.
@@ -204,6 +218,29 @@ class Stage:
         """Let a plugin, or a program it started, be killed as it enters a call; tell whether it was."""
         self.call(verb, position, before=strace.killed(call, _TRACE), **keys)
         return strace.was_killed(_taken(_TRACE))
+
+    @contextmanager
+    def orphan(self, call: Call, verb: str, position: int, **keys: Any) -> Iterator[bool]:
+        """Kill a plugin while a program that it started runs on; the block begins when the plugin is dead.
+
+        Yields:
+            Whether it was killed. The block's end waits for the program.
+        """
+        command, config, env = self.command(verb, position, **keys)
+        with subprocess.Popen(
+            [*strace.orphaning(call, _TRACE), *command],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env=env,
+        ) as running:
+            assert running.stdin is not None
+            running.stdin.write(config)
+            running.stdin.close()
+            while not (fired := _is_in(_TRACE, strace.was_killed)) and running.poll() is None:
+                time.sleep(0.002)
+            yield fired
+        os.unlink(_TRACE)
 
     def look(self) -> Snapshot:
         """Take a snapshot of the node and of the victim's links."""
@@ -296,6 +333,15 @@ def _again(pristine: Snapshot, now: Snapshot) -> list[str]:
 
 def _leaks(lines: list[str]) -> list[Problem]:
     return [Problem(LEAK, line) for line in lines]
+
+
+def _is_in(path: str, wanted: Callable[[str], bool]) -> bool:
+    """Tell whether a file that is being written has something already."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return wanted(file.read())
+    except FileNotFoundError:
+        return False
 
 
 def _taken(path: str) -> str:

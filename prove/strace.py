@@ -11,6 +11,8 @@ _CHANGING = re.compile(
     r"posix_spawn|execve|setns|close)"
 )
 _CREATING = re.compile(r"O_CREAT|O_TRUNC|O_TMPFILE")
+PAUSE = 400_000
+"""Microseconds by which `orphaning` delays every program's begin."""
 COMMAND = ["strace", "-f", "-qq"]
 
 
@@ -42,6 +44,16 @@ def traced(output: str) -> list[str]:
 def killed(call: Call, output: str) -> list[str]:
     """Return what goes before a command that shall be killed as it enters a call, which then does nothing."""
     return injected(call, "signal=KILL", output)
+
+
+def orphaning(call: Call, output: str) -> list[str]:
+    """Return what goes before a command that shall be killed at a call while programs it started run on.
+
+    They take their time: each pauses as it begins (ld.so(8) looks for /etc/ld.so.preload first of all).
+    """
+    command = killed(call, output)
+    command[command.index(f"trace={call.name}")] = f"trace={call.name},access"
+    return [*command, "-e", f"inject=access:delay_enter={PAUSE}"]
 
 
 def was_killed(log: str) -> bool:

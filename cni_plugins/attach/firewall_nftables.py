@@ -12,6 +12,7 @@ from cni_plugins.rules.firewall_nftables import (
     isolation,
 )
 from cni_plugins.rules.masquerade import attachment_hash, comment, network_hash
+from cni_plugins.spec import skel
 from cni_plugins.spec.errors import CheckFailedError
 
 TYPE_CHECKING = False
@@ -69,13 +70,19 @@ def collect(network: str, valid: set[tuple[str, str]]) -> None:
     """
     spared = {attachment_hash(network, container_id, ifname) for container_id, ifname in valid}
     prefix = f"{network_hash(network)}-"
-    _delete(lambda text: text.startswith(prefix) and text.partition(",")[0] not in spared, None)
+    for key, text in _delete(
+        lambda text: text.startswith(prefix) and text.partition(",")[0] not in spared, None
+    ):
+        skel.removed(network, f"{format_address(key)} from the firewall ({text.partition(', ')[2]})")
 
 
-def _delete(mine: Callable[[str], bool], addresses: Sequence[Prefix] | None) -> None:
+def _delete(mine: Callable[[str], bool], addresses: Sequence[Prefix] | None) -> list[tuple[bytes, str]]:
+    """Delete a container's addresses, or search all for them; return those that were there, and whose."""
+    gone: list[tuple[bytes, str]] = []
     with Nft() as tables:
 
         def plan() -> Batch:
+            gone.clear()
             batch = Batch()
             for version, pods in PODS.items():
                 if addresses is None:
@@ -86,9 +93,11 @@ def _delete(mine: Callable[[str], bool], addresses: Sequence[Prefix] | None) -> 
                 for key, text in found:
                     if mine(text):
                         nftset.delete(batch, pods, key)
+                        gone.append((key, text))
             return batch
 
         tables.change(plan)
+    return gone
 
 
 def check(attachment: Attachment, addresses: Sequence[Prefix], wanted: Wanted, bridge: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import posix
 
 from cni_plugins.attach.undo import Teardown
-from cni_plugins.kernel import link, sysctl
+from cni_plugins.kernel import link, notes, sysctl
 from cni_plugins.kernel.netlink import Netlink
 from cni_plugins.spec import skel
 from cni_plugins.spec.errors import AlreadyAttachedError, ConflictError
@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from cni_plugins.attach.undo import Undo
     from cni_plugins.spec.request import Request
 
+    Attachment = tuple[str, str, str]
+
+_KIND = "veth"
+_LONGEST_NOTE = 250
+"""Bytes that a note's name can have: NAME_MAX, less what files.temporary_name adds."""
 _EEXIST = 17
 _NAME_TRIES = 10
 
@@ -34,7 +39,7 @@ def create(
 
     The host end is up, in its bridge, and takes no router's advertisements; the container's end is down. The
     host end's alias says whose it is, and by that GC finds its own. A kernel asked to make a link takes no
-    alias: a process killed before the second request leaves a pair that DEL, or the namespace's end, removes.
+    alias: until the second request has given it one, a note says whose it is.
 
     Args:
         request: the ADD; the container's end has its interface name.
@@ -50,8 +55,15 @@ def create(
         AlreadyAttachedError: the container has an interface of that name.
         OSError: the kernel refused.
     """
+    attachment = _attachment(request)
+    owner = ":".join(attachment)  # none of the three can hold a colon
+    noted = _can_be_noted(attachment)
+    if noted:
+        undo.push(notes.remove, _KIND, attachment)
     for _try in range(_NAME_TRIES):
         name = "veth" + posix.getrandom(4).hex()
+        if noted:
+            notes.write(_KIND, attachment, [name])
         try:
             link.create_veth(host, name, request.ifname, netns, master=master, mtu=mtu, mac=mac)
         except OSError as error:
@@ -64,11 +76,23 @@ def create(
                 ) from None
         else:
             undo.push(link.delete, host, name)
-            # None of the three can hold a colon.
-            link.mark(host, name, f"{request.network}:{request.container_id}:{request.ifname}")
+            link.mark(host, name, owner)
+            if noted:
+                notes.remove(_KIND, attachment)
             sysctl.write_if_present(f"net/ipv6/conf/{name}/accept_ra", "0")
             return name
     raise ConflictError(f"no free name for a veth pair after {_NAME_TRIES} tries")
+
+
+def forget(request: Request) -> None:
+    """Remove what an ADD has left that was killed between the pair and its alias.
+
+    Raises:
+        OSError: it cannot be removed.
+    """
+    attachment = _attachment(request)
+    if _can_be_noted(attachment):
+        _remove_unmarked(attachment)
 
 
 def gc(request: Request) -> None:
@@ -88,7 +112,36 @@ def gc(request: Request) -> None:
                 container_id, ifname = attachment
                 if (container_id, ifname) not in valid:
                     teardown.step(_remove, host, each.name, request.network, container_id, ifname)
+    for noted in notes.attachments(_KIND):
+        if noted[0] == request.network and noted[1:] not in valid:
+            teardown.step(_collect_unmarked, noted)
     teardown.finish()
+
+
+def _attachment(request: Request) -> Attachment:
+    return request.network, request.container_id, request.ifname
+
+
+def _can_be_noted(attachment: Attachment) -> bool:
+    return len(":".join(attachment).encode("utf-8", "surrogateescape")) <= _LONGEST_NOTE
+
+
+def _remove_unmarked(attachment: Attachment) -> str:
+    """Remove the pair of an ADD that was killed before it could give it an alias; return its name."""
+    gone = ""
+    for name in notes.read(_KIND, attachment) or []:
+        with Netlink() as host:
+            found = link.find(host, name)
+            if found is not None and found.kind == "veth" and not found.alias and link.delete(host, name):
+                gone = name
+    notes.remove(_KIND, attachment)
+    return gone
+
+
+def _collect_unmarked(attachment: Attachment) -> None:
+    name = _remove_unmarked(attachment)
+    if name:
+        skel.removed(attachment[0], f"the veth pair {name} of {' '.join(attachment[1:])}")
 
 
 def _remove(host: Netlink, name: str, network: str, container_id: str, ifname: str) -> None:

@@ -102,6 +102,7 @@ def delete(request: Request) -> None:
     conf: BridgeConf = request.conf
     teardown = Teardown()
     detach(request, teardown)
+    teardown.step(veth.forget, request)
     if conf.ip_masq:
         teardown.step(masquerade.remove, request)
     if conf.macspoofchk:

@@ -70,6 +70,7 @@ def delete(request: Request) -> None:
     conf: PtpConf = request.conf
     teardown = Teardown()
     detach(request, teardown)
+    teardown.step(veth.forget, request)
     if conf.ip_masq:
         teardown.step(masquerade.remove, request)
     teardown.finish()

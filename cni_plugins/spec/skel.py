@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import posix
 
-from cni_plugins import VERSION
+from cni_plugins import VERSION, orphans
 from cni_plugins.spec.codec import MAX_BYTES, decode, encode_pretty
 from cni_plugins.spec.errors import CNIError, DecodeError, IOFailureError, KernelError, NamespaceError
 from cni_plugins.spec.request import Request, check_environment, config_version
@@ -81,10 +81,14 @@ def main(name: str, load: Callable[[str], Plugin], env: Mapping[str, str]) -> in
             # An error object is in the configuration's version, when that can be told.
             version = config_version(raw)
             version = version if version in VERSIONS else VERSIONS[-1]
+            member = (env.get("CNI_CONTAINERID", ""), env.get("CNI_IFNAME", ""))
+            orphans.begin(command, (name, str(raw.get("name"))), member, lambda text: warn(f"{name}: {text}"))
             answer = serve(load(name), env, raw)
             output = encode_pretty(answer) if answer is not None else b""
     except Exception as error:  # noqa: BLE001 (the runtime must never see a traceback)
         return fail(error, version)
+    finally:
+        orphans.end()
     return _answer(output, 0)
 
 

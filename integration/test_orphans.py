@@ -1,0 +1,46 @@
+"""What a killed plugin has started runs on: the next call of the attachment waits for its end."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from integration.node import PEER
+from prove import orphan
+from prove.networks import networks
+from prove.stage import Stage
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.mark.parametrize(("position", "way"), [(1, "DEL"), (0, "GC")])
+def test_iptables_runs_on(suite_bin: str, position: int, way: str) -> None:
+    (chosen,) = networks("by iptables")
+    with Stage(suite_bin, chosen, keeper=True) as stage:
+        cases = [
+            case
+            for case in orphan.cases(stage)
+            if (case.verb, case.position, case.way) == ("ADD", position, way)
+        ]
+        assert cases
+        for case in cases:
+            assert orphan.attempt(stage, case) == [], case
+
+
+@pytest.mark.peer
+def test_a_delegate_of_the_reference_runs_on(suite_bin: str, tmp_path: Path) -> None:
+    """Ours is killed, and Go's bridge, which has host-local to run yet, is not."""
+    for name in ("bridge", "host-local", "portmap"):
+        (tmp_path / name).symlink_to(f"{PEER}/{name}")
+    (tmp_path / "flannel").symlink_to(os.path.abspath(f"{suite_bin}/flannel"))
+    (chosen,) = networks("flannel")
+    # Debian's are of CNI 1.0.0, which has no GC.
+    only = chosen._replace(plugins=[{**chosen.plugins[0], "cniVersion": "1.0.0"}])
+    with Stage(str(tmp_path), only, keeper=True) as stage:
+        cases = [case for case in orphan.cases(stage) if (case.verb, case.way) == ("ADD", "DEL")]
+        assert cases
+        for case in cases:
+            assert orphan.attempt(stage, case) == [], case
