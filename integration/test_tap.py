@@ -23,6 +23,13 @@ if TYPE_CHECKING:
     from integration.node import Node
 
 MAC = "02:00:00:00:00:01"
+TUNSETIFF, TUNSETOWNER, TAP, MULTI_QUEUE = 0x400454CA, 0x400454CC, 0x1002, 0x100
+"""linux/if_tun.h; a tap without a header before each frame."""
+OPEN = f"""
+import fcntl, os, struct
+fd = os.open("/dev/net/tun", os.O_RDWR)
+fcntl.ioctl(fd, {TUNSETIFF}, struct.pack("16sH22x", b"eth0", {TAP}))
+"""
 
 
 def network(**keys: Any) -> dict[str, Any]:
@@ -46,6 +53,10 @@ def test_a_tap_has_its_options(node: Node) -> None:
     assert refusal(node, "ADD", "tap", conf, netns="c1", container="c2")["code"] == 107
     node.delete("tap", conf, netns="c1")
     assert set(node.links("c1")) == {"lo", "br0"}
+    node.exec("c1", "ip", "link", "add", "v0", "type", "veth", "peer", "name", "v1")
+    for bridge, said in (("v0", "failed to put 'eth0' into veth 'v0'"), ("br9", "'br9'")):
+        assert said in refusal(node, "ADD", "tap", network(bridge=bridge), netns="c1")["msg"]
+        assert "eth0" not in node.links("c1")
     plain = {"cniVersion": "1.1.0", "name": "net", "ipam": ipam(V4)}
     result = node.add("tap", plain, netns="c1")
     assert not check(node, "tap", plain, result)
@@ -56,11 +67,11 @@ def test_a_tap_has_its_options(node: Node) -> None:
 
 @contextmanager
 def opened(node: Node, flags: int = 0) -> Iterator[int]:
-    """Open the container's tap, as a virtual machine does; linux/if_tun.h has the numbers."""
+    """Open the container's tap, as a virtual machine does."""
     with node.entered("c1"):
         fd = os.open("/dev/net/tun", os.O_RDWR)
         try:
-            fcntl.ioctl(fd, 0x400454CA, struct.pack("16sH22x", b"eth0", 0x1002 | flags))
+            fcntl.ioctl(fd, TUNSETIFF, struct.pack("16sH22x", b"eth0", TAP | flags))
         except OSError:
             os.close(fd)
             raise
@@ -94,9 +105,39 @@ def test_frames_go_through_it(node: Node) -> None:
 def test_several_queues(node: Node) -> None:
     node.netns("c1")
     node.add("tap", network(multiQueue=True), netns="c1")
-    with opened(node, 0x100), opened(node, 0x100):
+    with opened(node, MULTI_QUEUE), opened(node, MULTI_QUEUE):
         queues = node.exec("c1", "sh", "-c", "mount -t sysfs none /mnt && ls /mnt/class/net/eth0/queues")
     assert {"rx-0", "rx-1"} <= set(queues.split())
+    node.delete("tap", network(), netns="c1")
+    node.add("tap", network(), netns="c1")
+    with opened(node), pytest.raises(OSError, match="busy"), opened(node):
+        pytest.fail("a single queue is opened once")
+
+
+def can_open(node: Node, *ids: str) -> bool:
+    """Tell whether a process without capabilities can open the tap."""
+    command = ["setpriv", *ids, "--clear-groups", "--bounding-set=-all", "/usr/bin/python3", "-ISc", OPEN]
+    done = node.run(command, netns="c1", check=False)
+    assert done.returncode == 0 or b"Operation not permitted" in done.stderr, done.stderr
+    return done.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "ids"), [("owner", ("--reuid={}", "--regid=7")), ("group", ("--reuid=7", "--regid={}"))]
+)
+def test_who_may_open_it(node: Node, kind: str, ids: tuple[str, str]) -> None:
+    node.run(["mount", "-t", "tmpfs", "dev", "/dev/net"])
+    node.run(["mknod", "-m", "666", "/dev/net/tun", "c", "10", "200"])
+    node.netns("c1")
+    conf = network(**{kind: 54321})
+    result = node.add("tap", conf, netns="c1")
+    assert can_open(node, *(each.format(54321) for each in ids))
+    assert not can_open(node, *(each.format(54322) for each in ids))
+    assert not check(node, "tap", conf, result)
+    if kind == "owner":
+        with opened(node) as fd:
+            fcntl.ioctl(fd, TUNSETOWNER, 7)
+        assert "owner 54321" in check(node, "tap", conf, result)
 
 
 @pytest.mark.parametrize(
@@ -160,3 +201,19 @@ def test_a_context_is_no_matter_without_selinux(node: Node) -> None:
     node.netns("c1")
     node.add("tap", network(selinuxContext="system_u:object_r:tap_t:s0"), netns="c1")
     assert "eth0" in node.links("c1")
+
+
+def test_a_context_that_the_kernel_refuses(node: Node) -> None:
+    """As one without SELinux does with any."""
+    node.netns("c1")
+    context = "system_u:object_r:tap_t:s0"
+    node.run(["mount", "-t", "tmpfs", "fs", "/sys/fs"])
+    node.run(["mkdir", "/sys/fs/selinux"])
+    node.run(["touch", "/sys/fs/selinux/enforce"])
+    conf = network(selinuxContext=context)
+    error = refusal(node, "ADD", "tap", conf, netns="c1")
+    assert (error["code"], f"in the SELinux context {context!r}" in error["msg"]) == (100, True)
+    assert set(node.links("c1")) == {"lo"}
+    assert node.cni("STATUS", "tap", conf) == (0, None)
+    node.run(["mount", "--bind", "/dev/null", "/usr/bin/ip"])
+    assert refusal(node, "STATUS", "tap", conf)["details"] == "install iproute2"

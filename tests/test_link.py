@@ -107,8 +107,10 @@ def test_flags(call: Callable[..., None], flags: int, change: int, kernel: Kerne
 
 
 def test_set_master_and_mac(kernel: KernelEnd) -> None:
+    port, bridge = (link.Link(link.header(index)) for index in (5, 7))
     for request, expected in (
-        (asked(kernel, link.set_master, 5, 7), {"IFLA_MASTER": 7}),
+        (asked(kernel, link.set_master, port, bridge), {"IFLA_MASTER": 7}),
+        (asked(kernel, link.set_master, port, None), {"IFLA_MASTER": 0}),
         (asked(kernel, link.set_mac, 5, link.parse_mac(MAC)), {"IFLA_ADDRESS": MAC}),
     ):
         message = request.decoded()

@@ -338,10 +338,11 @@ def set_down(nl: Netlink, index: int) -> None:
     send(nl, RTM_NEWLINK, header(index, 0, IFF_UP), f"failed to take link {index} down")
 
 
-def set_master(nl: Netlink, index: int, master: int) -> None:
-    """Make a link a port of a bridge, or a member of a VRF."""
-    body = header(index) + attr_u32(IFLA_MASTER, master)
-    send(nl, RTM_NEWLINK, body, f"failed to set the master of link {index} to {master}")
+def set_master(nl: Netlink, port: Link, master: Link | None) -> None:
+    """Make a link a port of a bridge, or a member of a VRF; None: of nothing any more."""
+    body = header(port.index) + attr_u32(IFLA_MASTER, master.index if master else 0)
+    doing = f"put {port.name!r} into {master.kind} {master.name!r}" if master else f"free {port.name!r}"
+    send(nl, RTM_NEWLINK, body, f"failed to {doing}")
 
 
 def set_promiscuous(nl: Netlink, index: int) -> None:

@@ -20,22 +20,22 @@ def enabled() -> bool:
 
 
 def run_in(context: str, program: str, arguments: Sequence[str]) -> bytes:
-    """Run a program of the system in a context; return what it printed.
+    """Run a program of the system in a context; return what it printed. What is run later is not in it.
 
     Raises:
         OSError: the policy has no such context, or does not let us start programs in it.
-        ProgramFailed: it ended with another status than 0.
+        ProgramFailed: it ended with another status than 0, maybe as the policy lets no such context do this.
         FileNotFoundError: it is not installed.
     """
     try:
-        _write(context.encode())
+        _write(context.encode("utf-8", "surrogateescape"))
+        try:
+            return programs.run(program, arguments)
+        finally:
+            _write(b"")
     except OSError as error:
-        error.add_note(f"failed to set the SELinux context {context!r}")
+        error.add_note(f"failed to run {program} in the SELinux context {context!r}")
         raise
-    try:
-        return programs.run(program, arguments)
-    finally:
-        _write(b"")
 
 
 def _write(context: bytes) -> None:

@@ -251,7 +251,7 @@ def _ensure_gateway_pair(host: Netlink, conf: BridgeConf, bridge: Link) -> Link:
             raise
         return link.get(host, name)
     port = link.get(host, peer)
-    link.set_master(host, port.index, bridge.index)
+    link.set_master(host, port, bridge)
     link.set_up(host, port.index)
     _join_vlans(host, port.index, conf, [])
     return link.get(host, name)

@@ -1,6 +1,8 @@
 """tap: a device by which a program in the container takes part in a network (CNI 1.1.0, section 2).
 
 It owns the tap in the container, persistent until the namespace goes. Addresses come from an IPAM delegate.
+The tap's SELinux context, by which a policy lets a virtual machine's process open it, cannot be read back, so
+that CHECK does not look at it.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from cni_plugins.attach import configure, ipam, sublink
 from cni_plugins.attach.undo import Undo
 from cni_plugins.kernel import link, tuntap
 from cni_plugins.kernel.netns import Namespace
+from cni_plugins.lazy import Lazy
 from cni_plugins.spec.errors import (
     AlreadyAttachedError,
     CheckFailedError,
@@ -20,8 +23,12 @@ from cni_plugins.spec.plugin import Plugin
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cni_plugins.config.devices import TapConf
+    from cni_plugins.kernel import programs, selinux
     from cni_plugins.spec.request import Request
     from cni_plugins.spec.result import Result
+else:
+    programs = Lazy("cni_plugins.kernel.programs")
+    selinux = Lazy("cni_plugins.kernel.selinux")
 
 
 def add(request: Request) -> Result:
@@ -45,9 +52,9 @@ def add(request: Request) -> Result:
                 selinux_context=conf.selinux_context,
             )
         undo.push(link.delete, inside, request.ifname)
-        index = link.get(inside, request.ifname).index
+        made = link.get(inside, request.ifname)
         if mac or conf.mtu:
-            link.configure(inside, index, mac=mac, mtu=conf.mtu)
+            link.configure(inside, made.index, mac=mac, mtu=conf.mtu)
         if conf.bridge:
             master = link.find(inside, conf.bridge)
             if master is None:
@@ -55,7 +62,7 @@ def add(request: Request) -> Result:
                     f"failed to get bridge {conf.bridge!r}: the container has none of that name",
                     "the bridge is one in the container's namespace",
                 )
-            link.set_master(inside, index, master.index)
+            link.set_master(inside, made, master)
         return sublink.complete(request, netns, inside, undo)
 
 
@@ -82,6 +89,8 @@ def status(request: Request) -> None:
         tuntap.probe()
     except OSError as error:
         raise NotAvailableError(f"cannot open {tuntap.DEVICE}: {error.strerror}", "modprobe tun") from None
+    if request.conf.selinux_context and selinux.enabled() and not programs.installed("ip"):
+        raise NotAvailableError("ip, which makes a tap in an SELinux context, is missing", "install iproute2")
     ipam.forward(request)
 
 

@@ -73,7 +73,7 @@ def delete(request: Request) -> None:
             return
         member = link.find(inside, request.ifname)
         if member is not None and member.master == vrf.index:
-            link.set_master(inside, member.index, 0)
+            link.set_master(inside, member, None)
         if not any(each.master == vrf.index for each in link.links(inside)):
             link.delete(inside, conf.vrfname)
 
@@ -143,9 +143,9 @@ def _enslave(inside: Netlink, member: Link, vrf: Link, undo: Undo) -> None:
         for each in route.of_link(inside, member.index, family)
         if each.table == route.RT_TABLE_MAIN
     ]
-    link.set_master(inside, member.index, vrf.index)
+    link.set_master(inside, member, vrf)
     undo.push(_restore, inside, member, before, routes, route.RT_TABLE_MAIN)
-    undo.push(link.set_master, inside, member.index, 0)
+    undo.push(link.set_master, inside, member, None)
     _restore(inside, member, before, routes, _table(vrf))
 
 
