@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from integration.checks import DEFAULT, GW4, GW6, V4, V6, check, ipam, pods, refusal
+from integration.checks import DEFAULT, GW4, GW6, V4, V6, check, ipam, pods, refusal, routes
 from integration.node import PEER, Node
 from integration.sublinks import PARENT, parent
 
@@ -61,11 +61,17 @@ def test_two_members_of_both_families_in_a_table_that_is_free(node: Node) -> Non
     assert {node.links("c1")[name]["master"] for name in ("eth0", "net1")} == {"blue"}
     node.delete("vrf", {**conf, "prevResult": first}, netns="c1")
     assert "master" not in node.links("c1")["eth0"]
-    assert "blue" in node.links("c1")
-    assert "no" in check(node, "vrf", conf, first) or "associated" in check(node, "vrf", conf, first)
-
+    for family in ("-4", "-6"):
+        left = node.exec("c1", "ip", family, "route", "show", "table", "2", "dev", "eth0")
+        assert left == "", "what ADD moved goes with the membership"
+    assert routes(node, "c1") >= {(V4, "")}
+    assert "associated" in check(node, "vrf", conf, first)
     for keys in ({"vrfname": "net1"}, {"vrfname": "blue", "table": 77}):
         wrong = {**conf, **keys, "prevResult": first}
         assert refusal(node, "ADD", "vrf", wrong, netns="c1")["code"] == 105
-    node.delete("vrf", {**conf, "prevResult": second}, netns="c1", ifname="net1")
-    assert "blue" not in node.links("c1")
+        node.delete("vrf", wrong, netns="c1")
+    assert node.links("c1")["net1"]["master"] == "blue"
+    for _time in range(2):
+        node.delete("vrf", {**conf, "prevResult": second}, netns="c1", ifname="net1")
+        assert set(node.links("c1")) == {"lo", "eth0", "net1", "taken"}
+    assert node.cni("STATUS", "vrf", conf) == (0, None)
