@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from integration.checks import GW4, V4, V6, check, ipam, ping, pods, refusal, reservations
+from integration.checks import GW4, V4, V6, check, files, ipam, ping, pods, refusal, reservations
 from integration.node import PEER
 from integration.sublinks import PARENT, parent
 
@@ -73,28 +74,62 @@ def test_an_address_is_given_back_when_its_interface_is_home(node: Node) -> None
     assert reservations(node) == set()
 
 
-def test_by_mac_and_a_name_taken_meanwhile(node: Node) -> None:
+@pytest.mark.parametrize("gone", [False, True])
+def test_by_mac_and_a_name_taken_meanwhile(node: Node, capfd: pytest.CaptureFixture[str], gone: bool) -> None:
+    """The container's interface of that name is no matter; the host's is, and stays."""
     parent(node)
     mac = node.links()[PARENT]["address"]
     conf = lent(device="", hwaddr=mac.upper())
     pods(node, conf, "c1", plugin="host-device")
     node.exec("c1", "ip", "link", "add", PARENT, "type", "veth", "peer", "name", "x")
     node.run(["ip", "link", "add", PARENT, "type", "veth", "peer", "name", "other"])
+    if gone:
+        fall(node, "dev0")
     node.delete("host-device", conf, netns="c1")
     home = [name for name, each in node.links().items() if each["address"] == mac]
     assert home == ["dev0"]
     assert node.links()["dev0"]["ifalias"] == PARENT
+    said = f"{PARENT} is another interface by now; the one that was lent is dev0\n"
+    assert capfd.readouterr().err.count(said) == 1
+    assert files(node) == set()
+
+
+def fall(node: Node, name: str) -> None:
+    """Do what the kernel does with hardware when its namespace goes; a veth would go with it."""
+    node.exec("c1", "ip", "link", "set", "eth0", "down")
+    node.exec("c1", "ip", "link", "set", "eth0", "netns", str(node.pid), "name", name)
+    node.remove_netns("c1")
+
+
+@pytest.mark.parametrize(("key", "name"), [("device", "eth0"), ("hwaddr", "eth0"), ("kernelpath", "dev7")])
+def test_one_that_fell_back_and_has_no_note(node: Node, key: str, name: str) -> None:
+    """As after an ADD of the reference's. What an administrator gave an alias keeps its name."""
+    parent(node)
+    node.run(["mount", "-t", "tmpfs", "devices", "/sys/devices"])
+    node.run(["mkdir", "-p", f"/sys/devices/card/net/{PARENT}"])
+    values = {"device": PARENT, "hwaddr": node.links()[PARENT]["address"], "kernelpath": "/sys/devices/card"}
+    conf = lent(**{"device": "", key: values[key]})
+    pods(node, conf, "c1", plugin="host-device")
+    for file in files(node):
+        if "/host-device/" in file:
+            os.unlink(node.path(file))
+    fall(node, name)
+    node.run(["mv", f"/sys/devices/card/net/{PARENT}", f"/sys/devices/card/net/{name}"])
+    node.delete("host-device", conf, netns="c1")
+    assert "ifalias" not in node.links()[PARENT]
+    assert name not in node.links()
+    node.run(["mv", f"/sys/devices/card/net/{name}", f"/sys/devices/card/net/{PARENT}"])
+    node.run(["ip", "link", "set", PARENT, "alias", "lan7"])
+    node.delete("host-device", conf, netns="c1")
+    assert node.links()[PARENT]["ifalias"] == "lan7"
 
 
 @pytest.mark.parametrize("verb", ["DEL", "GC"])
 @pytest.mark.parametrize("name", ["eth0", "dev7"])
 def test_an_interface_that_fell_back_gets_its_name(node: Node, verb: str, name: str) -> None:
-    """Hardware falls back when its namespace goes; moving the veth by hand is what the kernel would do."""
     parent(node)
     pods(node, lent(), "c1", plugin="host-device")
-    node.exec("c1", "ip", "link", "set", "eth0", "netns", str(node.pid), check=False)
-    node.run(["ip", "link", "set", "eth0", "name", name])
-    node.remove_netns("c1")
+    fall(node, name)
     if verb == "DEL":
         node.delete("host-device", lent(), netns="c1")
     else:
@@ -127,3 +162,21 @@ def test_either_suite_brings_home_what_the_other_lent(node: Node, *, ours_first:
     node.delete("host-device", conf, netns="c1", plugins=sides[1])
     assert PARENT in node.links()
     assert set(node.links("c1")) == {"lo"}
+
+
+def test_status(node: Node) -> None:
+    """An interface that a container has is still in the machine; what sysfs does not have is not."""
+    parent(node)
+    for conf in (lent(), lent(device="", capabilities={"deviceID": True})):
+        assert node.cni("STATUS", "host-device", conf) == (0, None)
+    pods(node, lent(), "c1", plugin="host-device")
+    assert node.cni("STATUS", "host-device", lent()) == (0, None)
+    for conf, said in (
+        (lent(device=""), "exactly one of"),
+        (lent(hwaddr="02:00:00:00:00:01"), "exactly one of"),
+        (lent(device="", pciBusID="0000:ff:1f.7"), "no PCI device 0000:ff:1f.7"),
+        (lent(device="", kernelpath="/sys/devices/none"), "nothing at '/sys/devices/none'"),
+        (lent(ipam={"type": "no-local"}), "'no-local'"),
+    ):
+        answer = refusal(node, "STATUS", "host-device", conf)
+        assert (answer["code"], said in answer["msg"]) == (50, True), answer

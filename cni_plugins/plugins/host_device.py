@@ -7,16 +7,13 @@ come from an IPAM delegate. A PCI device that a userspace driver has (DPDK) stay
 
 from __future__ import annotations
 
-import posix
-
 from cni_plugins.attach import configure, ipam, sublink, verify
 from cni_plugins.attach.detach import leave
 from cni_plugins.attach.undo import Teardown, Undo
 from cni_plugins.kernel import link, notes, sysfs
 from cni_plugins.kernel.netlink import Netlink
-from cni_plugins.kernel.netns import Namespace, find_namespace
+from cni_plugins.kernel.netns import Namespace
 from cni_plugins.lazy import Lazy
-from cni_plugins.spec import skel
 from cni_plugins.spec.errors import (
     AlreadyAttachedError,
     CNIError,
@@ -25,24 +22,20 @@ from cni_plugins.spec.errors import (
     NotAvailableError,
 )
 from cni_plugins.spec.plugin import Plugin
+from cni_plugins.spec.request import ifname_problem
 from cni_plugins.spec.result import Interface, Result, dns_from
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import time
-
+    from cni_plugins.attach import homecoming
     from cni_plugins.config.devices import HostDeviceConf
     from cni_plugins.kernel.link import Link
     from cni_plugins.spec.request import Request
 else:
-    time = Lazy("time")
+    homecoming = Lazy("cni_plugins.attach.homecoming")
 
-_EEXIST = 17
 _NOTES = "host-device"
 _USERSPACE_DRIVERS = ("vfio-pci", "uio_pci_generic", "igb_uio")
-_NOTE_LINES = 4
-_FALL_SECONDS = 2.0
-_HOST = "/proc/self/ns/net"
 
 
 def add(request: Request) -> Result:
@@ -92,10 +85,10 @@ def check(request: Request) -> None:
 
 
 def status(request: Request) -> None:
-    """Look for IPAM, and whether the configuration names an interface; another container can have it now."""
+    """Look for IPAM, and for what the configuration names; an interface can be in another container now."""
     try:
         if not request.raw.get("capabilities"):
-            _Device(request.conf)
+            _Device(request.conf).look()
     except CNIError as error:
         raise NotAvailableError(error.msg, error.details) from None
     ipam.forward(request)
@@ -108,7 +101,7 @@ def gc(request: Request) -> None:
     with notes.lock(_NOTES), Netlink() as host:
         for attachment in notes.attachments(_NOTES):
             if attachment[0] == request.network and attachment[1:] not in valid:
-                teardown.step(_restore_fallen, host, attachment)
+                teardown.step(homecoming.restore_fallen, host, attachment)
     teardown.step(ipam.forward, request)
     teardown.finish()
 
@@ -142,6 +135,16 @@ class _Device:
             return sysfs.driver(self.pci) in _USERSPACE_DRIVERS
         except FileNotFoundError:
             raise KernelError(f"failed to find host device: no PCI device {self.pci}") from None
+
+    def look(self) -> None:
+        """Look for the device, which sysfs shows wherever its interface is.
+
+        Raises:
+            KernelError: it is not in the machine.
+        """
+        path = self.conf.kernelpath
+        if not self.driven_by_program() and path and not sysfs.exists(path):
+            raise KernelError(f"failed to find host device: nothing at {path!r}")
 
     def find(self, host: Netlink) -> Link:
         """Return the interface, which must be on the host."""
@@ -204,92 +207,22 @@ def _bring_home_alone(request: Request) -> None:
 
 
 def _bring_home(request: Request) -> None:
-    """Put the interface back from the container, or from where it fell on the host."""
-    attachment = _attachment(request)
-    noted = notes.read(_NOTES, attachment)
-    netns = find_namespace(request.netns) if request.netns else None
-    with Netlink() as host:
-        if netns is not None:
-            with netns, netns.netlink() as inside:
-                found = link.find(inside, request.ifname)
-                if found is not None and _is_lent(request, found, noted):
-                    _move_home(inside, host, found, noted)
-        elif noted is None:
-            conf: HostDeviceConf = request.conf
-            for each in link.links(host):
-                if each.alias and each.alias != each.name and conf.device == each.alias:
-                    _rename_home(host, each, [each.alias, "", "down", each.kind])
-        if noted is not None:
-            _restore_fallen(host, attachment)
+    homecoming.bring_home(request, _find_fallen)
 
 
-def _is_lent(request: Request, found: Link, noted: list[str] | None) -> bool:
-    """Tell whether a container's interface is the one that an ADD moved there."""
-    if noted is not None:
-        return found.alias == noted[0]
+def _find_fallen(request: Request, host: Netlink) -> Link | None:
+    """Return what an ADD that left no note lent, and the kernel gave back to the host without its name."""
     conf: HostDeviceConf = request.conf
-    return bool(found.alias) and conf.device in ("", found.alias)
-
-
-def _move_home(inside: Netlink, host: Netlink, found: Link, noted: list[str] | None) -> None:
-    name, alias, state = (noted or [found.alias, "", "down"])[:3]
-    fd = posix.open(_HOST, posix.O_RDONLY | posix.O_CLOEXEC)
+    if conf.device:
+        return next((each for each in link.links(host) if each.alias == conf.device != each.name), None)
     try:
-        if link.find(host, name) is not None:
-            skel.warn(f"host-device: {name} is another interface by now; {found.name} gets a free name")
-            link.move(inside, found.index, fd, "dev%d", name)
-            return
-        link.move(inside, found.index, fd, name, alias, up=state == "up")
-    finally:
-        posix.close(fd)
-
-
-def _restore_fallen(host: Netlink, attachment: tuple[str, str, str]) -> None:
-    """Finish what is noted about an interface that is on the host; forget the note."""
-    noted = notes.read(_NOTES, attachment)
-    if noted is not None and len(noted) == _NOTE_LINES:
-        fallen = _await_fallen(host, noted)
-        if fallen is None and not noted[3]:
-            skel.warn(
-                f"host-device: {noted[0]} is not back on the host yet; DEL or GC again will look for it"
-            )
-            return
-        if fallen is not None and fallen.alias == noted[0]:
-            _rename_home(host, fallen, noted)
-    notes.remove(_NOTES, attachment)
-
-
-def _await_fallen(host: Netlink, noted: list[str]) -> Link | None:
-    """Return what is noted, once it is on the host.
-
-    A namespace that is gone lets go of hardware a little later. A virtual link never comes: it dies there.
-    """
-    deadline = time.monotonic() + _FALL_SECONDS
-    with Netlink(groups=link.RTMGRP_LINK) as events:
-        while True:
-            # What came home by the last DEL has its name, and no alias of ours any more.
-            for each in link.links(host):
-                if each.alias == noted[0]:
-                    return each
-            if (home := link.find(host, noted[0])) is not None:
-                return home
-            if noted[3]:
-                return None
-            try:
-                events.wait(deadline - time.monotonic())
-            except TimeoutError:
-                return None
-
-
-def _rename_home(host: Netlink, found: Link, noted: list[str]) -> None:
-    name, alias, state, _kind = noted
-    if found.name != name:
-        if link.find(host, name) is not None:
-            skel.warn(f"host-device: {name} is another interface by now; {found.name} keeps its name")
-            return
-        link.set_down(host, found.index)
-    # The alias goes with the last request: until then it is what the interface is found by.
-    link.move(host, found.index, None, name, alias, up=state == "up")
+        found = _Device(conf, strict=False).find(host)
+    except CNIError:
+        return None
+    # Down, and with a name that the kernel leaves it: another alias may be an administrator's.
+    fallen = found.name == request.ifname or (found.name[:3] == "dev" and found.name[3:].isdigit())
+    named = found.alias not in ("", found.name) and not ifname_problem(found.alias)
+    return found if fallen and named and not found.is_up else None
 
 
 PLUGIN = Plugin("host-device", "HostDeviceConf", add=add, delete=delete, check=check, status=status, gc=gc)

@@ -1,0 +1,140 @@
+"""The way home of an interface that host-device lent: from the container, or from where it fell on the host.
+
+When a namespace goes, the kernel gives hardware back to the host: down, under the name it had inside, or as
+`dev` and a number if that is taken. What the interface was before is in the attachment's note and, as with
+the reference, its name is in its alias.
+"""
+
+from __future__ import annotations
+
+import posix
+
+from cni_plugins.kernel import link, notes
+from cni_plugins.kernel.netlink import Netlink
+from cni_plugins.kernel.netns import find_namespace
+from cni_plugins.lazy import Lazy
+from cni_plugins.spec import skel
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import time
+    from collections.abc import Callable
+
+    from cni_plugins.kernel.link import Link
+    from cni_plugins.spec.request import Request
+else:
+    time = Lazy("time")
+
+KIND = "host-device"
+"""The kind of its notes: name, alias, "up" or "down", and the link's kind, which hardware has none of."""
+_LINES = 4
+_FALL_SECONDS = 2.0
+_HOST = "/proc/self/ns/net"
+
+
+def bring_home(request: Request, search: Callable[[Request, Netlink], Link | None]) -> None:
+    """Put the interface back; the caller holds the lock of the notes.
+
+    Args:
+        request: the DEL, or the ADD that failed.
+        search: finds the interface on the host where no note tells which it is.
+
+    Raises:
+        OSError: the kernel refused; the note stays.
+    """
+    attachment = (request.network, request.container_id, request.ifname)
+    noted = notes.read(KIND, attachment)
+    netns = find_namespace(request.netns) if request.netns else None
+    moved = False
+    with Netlink() as host:
+        if netns is not None:
+            with netns, netns.netlink() as inside:
+                found = link.find(inside, request.ifname)
+                if found is not None and _is_lent(request, found, noted):
+                    _move(inside, host, found, noted)
+                    moved = True
+        elif noted is None and (found := search(request, host)) is not None:
+            _rename(host, found, [found.alias, "", "down"])
+        if moved:
+            notes.remove(KIND, attachment)
+        elif noted is not None:
+            restore_fallen(host, attachment)
+
+
+def restore_fallen(host: Netlink, attachment: tuple[str, str, str]) -> None:
+    """Finish what is noted about an interface that is on the host; forget the note.
+
+    Raises:
+        OSError: the kernel refused; the note stays.
+    """
+    noted = notes.read(KIND, attachment)
+    if noted is not None and len(noted) == _LINES:
+        fallen = _await_fallen(host, noted)
+        if fallen is None and not noted[3]:
+            skel.warn(
+                f"host-device: {noted[0]} is not back on the host yet; DEL or GC again will look for it"
+            )
+            return
+        if fallen is not None and fallen.alias == noted[0]:
+            _rename(host, fallen, noted)
+    notes.remove(KIND, attachment)
+
+
+def _is_lent(request: Request, found: Link, noted: list[str] | None) -> bool:
+    """Tell whether a container's interface is the one that an ADD moved there."""
+    if noted is not None:
+        return found.alias == noted[0]
+    return bool(found.alias) and request.conf.device in ("", found.alias)
+
+
+def _move(inside: Netlink, host: Netlink, found: Link, noted: list[str] | None) -> None:
+    name, alias, state = (noted or [found.alias, "", "down"])[:3]
+    fd = posix.open(_HOST, posix.O_RDONLY | posix.O_CLOEXEC)
+    try:
+        if link.find(host, name) is None:
+            link.move(inside, found.index, fd, name, alias, up=state == "up")
+            return
+        # Nothing is lost: the alias says what name it had, and an administrator can give it another.
+        link.move(inside, found.index, fd, "dev%d", name)
+    finally:
+        posix.close(fd)
+    for each in link.links(host):
+        if (each.alias, each.mac) == (name, found.mac):
+            _say_taken(name, each)
+
+
+def _rename(host: Netlink, found: Link, noted: list[str]) -> None:
+    name, alias, state = noted[:3]
+    if found.name != name:
+        if link.find(host, name) is not None:
+            _say_taken(name, found)
+            return
+        link.set_down(host, found.index)
+    # The alias goes with the last request: until then it is what the interface is found by.
+    link.move(host, found.index, None, name, alias, up=state == "up")
+
+
+def _say_taken(name: str, home: Link) -> None:
+    skel.warn(f"host-device: {name} is another interface by now; the one that was lent is {home.name}")
+
+
+def _await_fallen(host: Netlink, noted: list[str]) -> Link | None:
+    """Return what is noted, once it is on the host.
+
+    A namespace that is gone lets go of hardware a little later. A virtual link never comes: it dies there.
+    """
+    deadline = time.monotonic() + _FALL_SECONDS
+    with Netlink(groups=link.RTMGRP_LINK) as events:
+        while True:
+            # What came home by the last DEL has its name, and no alias of ours any more.
+            for each in link.links(host):
+                if each.alias == noted[0]:
+                    return each
+            if (home := link.find(host, noted[0])) is not None:
+                return home
+            if noted[3]:
+                return None
+            try:
+                events.wait(deadline - time.monotonic())
+            except TimeoutError:
+                return None
