@@ -104,7 +104,7 @@ class Stage:
         *,
         container: str = VICTIM,
         before: list[str] | None = None,
-        netns: bool = True,
+        netns: bool | str = True,
         ports: bool = True,
         **keys: Any,
     ) -> Outcome:
@@ -115,7 +115,7 @@ class Stage:
             position: the plugin's.
             container: whose attachment.
             before: the beginning of the command line: strace and its options.
-            netns: whether the container's namespace is told.
+            netns: whether the container's namespace is told; or the name of another that is.
             ports: whether the capability is.
             keys: of the configuration: prevResult, for example.
         """
@@ -136,7 +136,7 @@ class Stage:
         position: int,
         *,
         container: str = VICTIM,
-        netns: bool = True,
+        netns: bool | str = True,
         ports: bool = True,
         **keys: Any,
     ) -> tuple[list[str], bytes, dict[str, str]]:
@@ -148,12 +148,12 @@ class Stage:
             "CNI_COMMAND": verb,
             "CNI_CONTAINERID": container,
             "CNI_IFNAME": "eth0",
-            "CNI_NETNS": f"/run/netns/{container}" if netns else "",
+            "CNI_NETNS": f"/run/netns/{netns if isinstance(netns, str) else container}" if netns else "",
             "CNI_PATH": self.suite,
         }
         return [f"{self.suite}/{config['type']}"], json.dumps(config).encode(), env
 
-    def attach(self, container: str = VICTIM, *, upto: int | None = None) -> Any:
+    def attach(self, container: str = VICTIM, *, netns: bool | str = True, upto: int | None = None) -> Any:
         """Run ADD through the list, or its first plugins; return the last result, None of none.
 
         Raises:
@@ -161,17 +161,25 @@ class Stage:
         """
         result: Any = None
         for position in range(len(self.network.plugins))[:upto]:
-            result = self._demand("ADD", position, container=container, **previous(result))
+            result = self._demand("ADD", position, container=container, netns=netns, **previous(result))
         return result
 
     def detach(
-        self, result: Any = None, *, netns: bool = True, ports: bool = True, downto: int = 0, start: int = -1
+        self,
+        result: Any = None,
+        *,
+        container: str = VICTIM,
+        netns: bool | str = True,
+        ports: bool = True,
+        downto: int = 0,
+        start: int = -1,
     ) -> None:
         """Run DEL backwards through the list.
 
         Args:
             result: the prevResult; None: none is known.
-            netns: whether the namespace is told.
+            container: whose attachment.
+            netns: whether its namespace is told; or the name of another that is.
             ports: whether the capability is.
             downto: the last plugin that is called.
             start: the first; -1: the list's last.
@@ -181,7 +189,8 @@ class Stage:
         """
         first = len(self.network.plugins) - 1 if start == -1 else start
         for position in range(first, downto - 1, -1):
-            self._demand("DEL", position, netns=netns, ports=ports, **previous(result))
+            how = {"container": container, "netns": netns, "ports": ports}
+            self._demand("DEL", position, **how, **previous(result))
 
     def collect(self) -> None:
         """Run GC through the list; the keeper's attachment is the only valid one.
@@ -201,6 +210,15 @@ class Stage:
             check=False,
             capture_output=True,
         )
+
+    def lose_netns(self) -> None:
+        """Let the victim's namespace end; the kernel takes its links with it."""
+        self.node.remove_netns(VICTIM)
+
+    def make_netns(self) -> None:
+        """Make another one in its place."""
+        self.node.netns(VICTIM)
+        self._run("ip", "-n", VICTIM, "link", "set", "lo", "up")
 
     def calls(self, verb: str, position: int, **keys: Any) -> list[Call]:
         """Return the system calls that a plugin of the list makes, by letting it run.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cni_plugins.attach import ipam
+from cni_plugins.attach.owner import is_anothers
 from cni_plugins.kernel import link
 from cni_plugins.kernel.netns import find_namespace
 
@@ -52,4 +53,6 @@ def _delete_links(request: Request, names: tuple[str, ...]) -> None:
         return  # it took its interfaces with it
     with netns, netns.netlink() as inside:
         for name in names:
-            link.delete(inside, name)
+            found = link.find(inside, name)
+            if found is not None and not is_anothers(request, found):
+                link.delete(inside, name)

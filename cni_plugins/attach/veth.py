@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posix
 
+from cni_plugins.attach import owner
 from cni_plugins.attach.undo import Teardown
 from cni_plugins.kernel import link, notes, sysctl
 from cni_plugins.kernel.netlink import Netlink
@@ -56,7 +57,6 @@ def create(
         OSError: the kernel refused.
     """
     attachment = _attachment(request)
-    owner = ":".join(attachment)  # none of the three can hold a colon
     noted = _can_be_noted(attachment)
     if noted:
         undo.push(notes.remove, _KIND, attachment)
@@ -76,7 +76,7 @@ def create(
                 ) from None
         else:
             undo.push(link.delete, host, name)
-            link.mark(host, name, owner)
+            link.mark(host, name, owner.alias(request))
             if noted:
                 notes.remove(_KIND, attachment)
             sysctl.write_if_present(f"net/ipv6/conf/{name}/accept_ra", "0")

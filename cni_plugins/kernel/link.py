@@ -204,10 +204,10 @@ def get(nl: Netlink, name: str = "", *, index: int = 0) -> Link:
         raise
 
 
-def find(nl: Netlink, name: str) -> Link | None:
-    """Return a link by name; None when there is none."""
+def find(nl: Netlink, name: str = "", *, index: int = 0) -> Link | None:
+    """Return a link by name or index; None when there is none."""
     try:
-        return get(nl, name)
+        return get(nl, name, index=index)
     except OSError as error:
         if error.errno == errno.ENODEV:
             return None

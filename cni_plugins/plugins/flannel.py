@@ -52,7 +52,11 @@ def add(request: Request) -> Result:
 
 
 def delete(request: Request) -> None:
-    """Call the delegate's DEL with what it was given; without a note of that there was no ADD."""
+    """Call the delegate's DEL with what it was given; without a note of that, with what it would be now.
+
+    There was no ADD then, usually. But a DEL that ran beside the ADD, or that of another network of the
+    container's, may have taken the note away.
+    """
     note = _note_path(request)
     try:
         config = _read_note(note)
@@ -61,7 +65,10 @@ def delete(request: Request) -> None:
         skel.warn(f"flannel: {error.msg}; going by {request.conf.subnet_file}")
         config = _delegate_config(request, SubnetEnv.load(request.conf.subnet_file))
     if config is None:
-        return
+        try:
+            config = _delegate_config(request, SubnetEnv.load(request.conf.subnet_file))
+        except CNIError:
+            return  # no ADD could have worked
     delegate.call(request, config["type"], _with_previous(request, config))
     files.remove(note)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from cni_plugins.address import Prefix, format_address, parse_address
 from cni_plugins.attach import verify
+from cni_plugins.attach.owner import is_anothers
 from cni_plugins.attach.undo import Teardown, Undo
 from cni_plugins.kernel import addr, link, route, rule
 from cni_plugins.kernel.netlink import Netlink
@@ -72,6 +73,8 @@ def delete(request: Request) -> None:
     with netns, netns.netlink() as inside:
         netns.lock()
         found = link.find(inside, request.ifname)
+        if found is not None and is_anothers(request, found):
+            return
         held = addr.of_link(inside, found.index) if found else []
         sources = {_host(prefix) for prefix in held}
         if request.prev_result is not None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from cni_plugins.attach import verify
 from cni_plugins.attach.configure import parse_mac
+from cni_plugins.attach.owner import is_anothers
 from cni_plugins.attach.undo import Teardown, Undo
 from cni_plugins.kernel import files, link, notes, sysctl
 from cni_plugins.kernel.netns import Namespace
@@ -223,7 +224,7 @@ def _restore(request: Request, data: bytes) -> None:
     named.update(allmulti=stash.allmulti, txQLen=stash.tx_q_len)
     with netns, netns.netlink() as inside:
         found = link.find(inside, request.ifname)
-        if found is None:
+        if found is None or is_anothers(request, found):
             return
         for name, value in named.items():
             if value is None or (name in ("mac", "mtu") and not value):

@@ -7,6 +7,7 @@ interface, whose routes are in the VRF's table.
 from __future__ import annotations
 
 from cni_plugins.attach import verify
+from cni_plugins.attach.owner import is_anothers
 from cni_plugins.attach.undo import Undo
 from cni_plugins.kernel import addr, link, route, sublink
 from cni_plugins.kernel.netlink import Netlink, attr_u32, uint
@@ -72,7 +73,7 @@ def delete(request: Request) -> None:
         if vrf is None or vrf.kind != "vrf":
             return
         member = link.find(inside, request.ifname)
-        if member is not None and member.master == vrf.index:
+        if member is not None and member.master == vrf.index and not is_anothers(request, member):
             link.set_master(inside, member, None)
         if not any(each.master == vrf.index for each in link.links(inside)):
             link.delete(inside, conf.vrfname)
