@@ -164,6 +164,12 @@ def overlap_a_list(node: Node) -> None:
     write_list(node, {**BRIDGE, "bridge": "br1"}, name="other")
 
 
+def filter_by_nftables_alone(node: Node) -> None:
+    write_list(node, BRIDGE, {"type": "firewall", "backend": "nftables"})
+    assert doctor(node) == []
+    node.run(["iptables", "-P", "FORWARD", "DROP"])
+
+
 def wait_for_flanneld(node: Node) -> None:
     write_list(node, {"type": "flannel"}, name="flannel")
 
@@ -179,6 +185,7 @@ TOLD: dict[str, tuple[Callable[[Node], None], str, str]] = {
         "which the host has on uplink",
     ),
     "MTU": (ip("link", "set", "uplink", "mtu", "1400"), "mtu", "uplink only 1400"),
+    "dropped by iptables": (filter_by_nftables_alone, "forward-policy", "nftables cannot change that"),
     "no daemon": (wait_for_flanneld, "subnet-file", "/run/flannel/subnet.env"),
 }
 

@@ -196,6 +196,24 @@ def test_status(node: Node) -> None:
     assert status(node, backend="iptables") == (50, "iptables cannot be used on this host")
 
 
+@pytest.mark.parametrize("variant", ["nft", "legacy"])
+def test_status_where_iptables_drops(node: Node, capfd: pytest.CaptureFixture[str], variant: str) -> None:
+    """nftables alone cannot help then, and whether rules of the administrator's do, nobody can tell."""
+    choose_iptables(node, variant)
+    said = "iptables drops what it does not accept itself"
+    assert status(node, backend="nftables") == (0, "")
+    drop_forwarded(node)
+    assert status(node) == (0, ""), "iptables is chosen"
+    if variant == "nft":
+        code, message = status(node, backend="nftables")
+        assert (code, said in message) == (50, True)
+    for program in ("iptables", "ip6tables"):
+        node.run([program, "-A", "FORWARD", "-i", "br0", "-j", "ACCEPT"])
+    assert said not in capfd.readouterr().err
+    assert status(node, backend="nftables") == (0, "")
+    assert said in capfd.readouterr().err
+
+
 def test_rules_of_programs_that_are_not_installed(node: Node) -> None:
     """As kube-proxy's own iptables leaves them: a policy to drop needs iptables, rules alone do not."""
     (result,) = pods(node, bridge(), "c1")

@@ -23,7 +23,7 @@ from cni_plugins.spec.errors import CheckFailedError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from cni_plugins.address import Prefix
     from cni_plugins.attach import firewall_firewalld, firewall_iptables, firewall_nftables
@@ -43,6 +43,7 @@ else:
 
 KIND = "firewall"
 """The kind of its notes."""
+DROPPED = "iptables drops what it does not accept itself; nftables cannot change that"
 
 
 def choose(wanted: Wanted) -> str:
@@ -62,6 +63,17 @@ def choose(wanted: Wanted) -> str:
     ):
         return IPTABLES
     return NFTABLES
+
+
+def iptables_drops(families: Iterable[int] = (4, 6)) -> bool:
+    """Tell whether iptables of either kind drops forwarded packets that none of its rules accepts.
+
+    Raises:
+        ProgramError: iptables of the older kind is in use, and cannot be asked.
+        OSError: the kernel refused to say.
+    """
+    families = list(families)
+    return nftprobe.iptables_drops(families) or any(map(firewall_iptables.drops, families))
 
 
 def let_through(attachment: Attachment, note: Note, wanted: Wanted, bridge: str, *, known: bool) -> None:
@@ -86,7 +98,7 @@ def let_through(attachment: Attachment, note: Note, wanted: Wanted, bridge: str,
     if note.backend == NFTABLES:
         firewall_nftables.add(attachment, note.addresses, wanted, bridge)
         if wanted.backend and nftprobe.iptables_drops(_families(note.addresses)):
-            skel.warn("firewall: iptables drops what it does not accept itself; nftables cannot change that")
+            skel.warn(f"firewall: {DROPPED}")
         return
     if note.backend == FIREWALLD:
         firewall_firewalld.add(wanted.zone, note.addresses)
@@ -108,9 +120,7 @@ def compare(attachment: Attachment, addresses: list[Prefix], wanted: Wanted, bri
     if note.backend == NFTABLES:
         firewall_nftables.check(attachment, addresses, wanted, bridge)
         families = _families(addresses)
-        if not wanted.backend and (
-            nftprobe.iptables_drops(families) or any(map(firewall_iptables.drops, families))
-        ):
+        if not wanted.backend and iptables_drops(families):
             raise CheckFailedError(
                 "the container was attached when iptables let forwarded packets pass, and now it drops them",
                 "attach it anew, or set the policy of iptables' chain FORWARD to ACCEPT",

@@ -71,7 +71,7 @@ def remove(family: int, addresses: Sequence[Prefix]) -> None:
 def drops(family: int) -> bool:
     """Tell whether what no rule accepts is dropped, where the older kernel interface is in use.
 
-    What the newer one does, the kernel itself says (`firewall_nftables.iptables_drops`).
+    What the newer one does, the kernel itself says (`nftprobe.iptables_drops`).
 
     Raises:
         ProgramError: iptables is not installed, or fails.

@@ -71,6 +71,19 @@ def iptables_drops(families: Iterable[int]) -> bool:
         return any(tables.drops(IPTABLES_FILTER[family], _FORWARD) for family in families)
 
 
+def iptables_lets_nothing_pass() -> bool:
+    """Tell whether iptables, on nf_tables, drops all forwarded packets, with no rule that may accept one.
+
+    Raises:
+        OSError: the kernel refused.
+    """
+    with Nft() as tables:
+        return all(
+            tables.drops(table, _FORWARD) and tables.chain_use(table, _FORWARD) == 0
+            for table in IPTABLES_FILTER.values()
+        )
+
+
 def _ask(table: Table, chain: str) -> bool | None:
     try:
         with Nft() as tables:

@@ -26,6 +26,7 @@ from cni_plugins.rules.firewall import (
     addresses_of,
     zone_of,
 )
+from cni_plugins.spec import skel
 from cni_plugins.spec.errors import InvalidConfigError, NotAvailableError
 from cni_plugins.spec.plugin import Plugin
 
@@ -87,7 +88,10 @@ def check(request: Request) -> None:
 
 
 def status(request: Request) -> None:
-    """Tell whether the backend that ADD would take works."""
+    """Tell whether the backend that ADD would take works.
+
+    What else iptables drops may be accepted by rules of the administrator's, so that it is only said.
+    """
     wanted = Wanted(request.conf)
     backend = firewall.choose(wanted)
     if backend == FIREWALLD and not firewalld.running():
@@ -96,6 +100,10 @@ def status(request: Request) -> None:
         )
     if backend == NFTABLES and not nftprobe.usable():
         raise NotAvailableError("nftables cannot be used on this host", "load the kernel's nf_tables")
+    if backend == NFTABLES and wanted.backend and firewall.iptables_drops():
+        if nftprobe.iptables_lets_nothing_pass():
+            raise NotAvailableError(firewall.DROPPED, "leave `backend` out, or let the chain FORWARD accept")
+        skel.warn(f"firewall: {firewall.DROPPED}")
     by_iptables = backend == IPTABLES or (backend == FIREWALLD and wanted.policy != OPEN)
     if by_iptables and not iptables.available(4, "filter"):
         raise NotAvailableError("iptables cannot be used on this host", "install it")

@@ -1,9 +1,11 @@
-"""What the host itself must be like: forwarding, bridge netfilter, MTU."""
+"""What the host itself must be like: forwarding, packet filters, MTU."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cni_plugins.attach import firewall
+from cni_plugins.spec.errors import CNIError
 from conflist.doctor import facts as node
 from conflist.doctor.finding import ERROR, WARNING, Finding
 from conflist.doctor.networks import sets_of
@@ -46,6 +48,25 @@ def bridge_filter(facts: Facts) -> Iterator[Finding]:
         text = f"{_BRIDGE_FILTER} is not 1: packets between pods of a bridge pass no packet filter"
         repair = (("modprobe", "br_netfilter"), ("sysctl", "-w", f"{_BRIDGE_FILTER}=1"))
         yield Finding("bridge-netfilter", ERROR, wanting[0], text, repair=repair, safe=True)
+
+
+def forward_policy(facts: Facts) -> Iterator[Finding]:
+    """Whether iptables drops forwarded packets where the plugin firewall is told to leave it alone."""
+    for name, network in facts.networks.items():
+        told = [each for each in network.plugins if each.get("type") == "firewall"]
+        if not any(each.get("backend") == "nftables" for each in told):
+            continue
+        families = {
+            each.version for plugin in node.objects(network) for each in sets_of(plugin, network.version)
+        }
+        try:
+            dropped = firewall.iptables_drops(families or (4, 6))
+        except (CNIError, OSError):
+            continue  # without rights, or programs, there is nothing to be seen
+        if dropped:
+            text = f"the backend of its firewall is nftables, but {firewall.DROPPED}"
+            advice = "leave `backend` out, or let the chain FORWARD accept what pods send and get"
+            yield Finding("forward-policy", WARNING, name, text, advice)
 
 
 def mtu(facts: Facts) -> Iterator[Finding]:

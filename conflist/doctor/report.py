@@ -35,6 +35,7 @@ def examine(folder: str, path: Sequence[str], cache_folder: str) -> list[Finding
         networks.ranges,
         host.forwarding,
         host.bridge_filter,
+        host.forward_policy,
         host.mtu,
         leftovers.attachments,
         leftovers.addresses,
