@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from integration.node import PEER
-from prove import orphan
+from prove import orphan, runner
 from prove.networks import networks
 from prove.stage import Stage
 
@@ -44,3 +44,13 @@ def test_a_delegate_of_the_reference_runs_on(suite_bin: str, tmp_path: Path) -> 
         assert cases
         for case in cases:
             assert orphan.attempt(stage, case) == [], case
+
+
+def test_a_plugin_of_cnictl_runs_on(suite_bin: str) -> None:
+    (chosen,) = networks("ptp")
+    with Stage(suite_bin, chosen, keeper=True) as stage:
+        runner.prepare(stage)
+        polls = [each for each in runner.cases(stage) if (each.verb, each.call.name) == ("add", "poll")]
+        assert {each.way for each in polls} == {"del", "gc"}
+        for case in [each for each in polls if each.call.number == 1]:
+            assert runner.attempt(stage, case) == [], case

@@ -13,7 +13,7 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from prove import kill, orphan
+from prove import kill, orphan, runner
 from prove.networks import Network, networks
 from prove.tally import KINDS, Share, Tally
 
@@ -41,6 +41,7 @@ PROOFS = (
     Proof("kill", "killed at each system call", kill.plan, kill.run),
     Proof("kill-new", "killed at each system call of a first ADD", kill.plan_new, kill.run_new),
     Proof("orphan", "killed while what it started runs on", orphan.plan, orphan.run),
+    Proof("runner", "cnictl killed half-way through the list", runner.plan, runner.run),
 )
 COLUMNS = ("proof", "network", "cases", *KINDS, "not reached", "minutes")
 

@@ -129,14 +129,9 @@ def attempt(stage: Stage, case: Case) -> list[Problem] | None:
     """Try one case; return what was wrong, or None when nothing was killed."""
     result = None
     try:
-        if case.verb == "ADD":
-            first = stage.attach(upto=case.position)
-            keys = previous(first)
-        else:
-            result = stage.attach()
-            stage.detach(result, downto=case.position + 1)
-            keys = previous(result)
-        fired = stage.kill(case.call, case.verb, case.position, **keys)
+        before = stage.ready(case.verb, case.position)
+        result = before if case.verb == "DEL" else None
+        fired = stage.kill(case.call, case.verb, case.position, **previous(before))
         clean_up(stage, case.way, result)
     except Failed as error:
         return [Problem(FAILED, str(error))]
@@ -166,6 +161,8 @@ def clean_up(stage: Stage, way: str, result: Any) -> None:
 
 def mend(stage: Stage) -> None:
     """After a failure: clean up by force, so that the next case is not blamed for it."""
+    with contextlib.suppress(Failed):
+        stage.free()
     stage.drop_interface()
     with contextlib.suppress(Failed):
         stage.detach()

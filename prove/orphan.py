@@ -54,13 +54,9 @@ def attempt(stage: Stage, case: Case) -> list[Problem] | None:
     """Try one case; return what was wrong, or None when nothing was killed."""
     result = None
     try:
-        if case.verb == "ADD":
-            keys = previous(stage.attach(upto=case.position))
-        else:
-            result = stage.attach()
-            stage.detach(result, downto=case.position + 1)
-            keys = previous(result)
-        with stage.orphan(case.call, case.verb, case.position, **keys) as fired:
+        before = stage.ready(case.verb, case.position)
+        result = before if case.verb == "DEL" else None
+        with stage.orphan(case.call, *stage.command(case.verb, case.position, **previous(before))) as fired:
             kill.clean_up(stage, case.way, result)
     except Failed as error:
         return [Problem(FAILED, str(error))]

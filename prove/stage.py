@@ -66,6 +66,7 @@ class Stage:
         self.network = network
         self.addresses: set[str] = set()
         self.node = Node(suite)
+        self._held: Any = None
         self._inside = ExitStack()
         self.keeper = keeper
 
@@ -119,14 +120,15 @@ class Stage:
             ports: whether the capability is.
             keys: of the configuration: prevResult, for example.
         """
-        argv, stdin, env = self.command(verb, position, container=container, netns=netns, ports=ports, **keys)
+        command = self.command(verb, position, container=container, netns=netns, ports=ports, **keys)
+        return self.start(*command, before=before)
+
+    def start(
+        self, argv: list[str], stdin: bytes, env: dict[str, str], *, before: list[str] | None = None
+    ) -> Outcome:
+        """Run a command line to its end, after the beginning of another."""
         done = subprocess.run(
-            [*(before or []), *argv],
-            input=stdin,
-            env=env,
-            capture_output=True,
-            check=False,
-            timeout=60,
+            [*(before or []), *argv], input=stdin, env=env, capture_output=True, check=False, timeout=60
         )
         return Outcome(done.returncode, done.stdout, done.stderr.decode(errors="replace"))
 
@@ -226,10 +228,18 @@ class Stage:
         Raises:
             Failed: it failed.
         """
-        outcome = self.call(verb, position, before=strace.traced(_TRACE), **keys)
+        return self.traced(*self.command(verb, position, **keys))
+
+    def traced(self, argv: list[str], stdin: bytes, env: dict[str, str]) -> list[Call]:
+        """Return the system calls of a command line, by letting it run.
+
+        Raises:
+            Failed: it failed.
+        """
+        outcome = self.start(argv, stdin, env, before=strace.traced(_TRACE))
         text = _taken(_TRACE)
         if outcome.status:
-            raise Failed(f"{verb} under strace: {outcome}")
+            raise Failed(f"{argv} under strace: {outcome}")
         return strace.parse(text)
 
     def kill(self, call: Call, verb: str, position: int, **keys: Any) -> bool:
@@ -238,22 +248,21 @@ class Stage:
         return strace.was_killed(_taken(_TRACE))
 
     @contextmanager
-    def orphan(self, call: Call, verb: str, position: int, **keys: Any) -> Iterator[bool]:
-        """Kill a plugin while a program that it started runs on; the block begins when the plugin is dead.
+    def orphan(self, call: Call, argv: list[str], stdin: bytes, env: dict[str, str]) -> Iterator[bool]:
+        """Kill a command while a program that it started runs on; the block begins when it is dead.
 
         Yields:
             Whether it was killed. The block's end waits for the program.
         """
-        command, config, env = self.command(verb, position, **keys)
         with subprocess.Popen(
-            [*strace.orphaning(call, _TRACE), *command],
+            [*strace.orphaning(call, _TRACE), *argv],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             env=env,
         ) as running:
             assert running.stdin is not None
-            running.stdin.write(config)
+            running.stdin.write(stdin)
             running.stdin.close()
             while not (fired := _is_in(_TRACE, strace.was_killed)) and running.poll() is None:
                 time.sleep(0.002)
@@ -278,19 +287,49 @@ class Stage:
             self._settled(lambda: snapshot.changes(wanted, snapshot.without_chance(self.look(), "cni0")))
         )
 
+    def ready(self, verb: str, position: int) -> Any:
+        """Attach the victim as far as a call of a plugin of the list needs it; return the result so far.
+
+        Raises:
+            Failed: a plugin failed.
+        """
+        if verb == "ADD":
+            self.free()
+            return self.attach(upto=position)
+        result, self._held = self._held or self.attach(), None
+        self.detach(result, downto=position + 1)
+        return result
+
+    def free(self) -> None:
+        """Detach what `cycle` has attached.
+
+        Raises:
+            Failed: a plugin failed.
+        """
+        result, self._held = self._held, None
+        if result is not None:
+            self.detach(result)
+
     def cycle(self) -> list[Problem]:
-        """Attach and detach the victim; return what was wrong with that, and what is left of it."""
+        """Attach the victim again; return what was wrong with that.
+
+        It stays attached, for the next case to begin with; without a keeper it is detached, and what is left
+        of it is wrong, too.
+        """
         try:
             result = self.attach()
         except Failed as error:
             return [Problem(FAILED_ADD, f"the next ADD: {error}")]
         shared = _addresses(result) & self.addresses
         found = [Problem(DOUBLE, f"address {each} is the keeper's") for each in shared]
+        if self.keeper:
+            self._held = result
+            return found
         try:
             self.detach(result)
         except Failed as error:
             return [*found, Problem(FAILED, f"the next DEL: {error}")]
-        return found + (self.rests() if self.keeper else self.incomplete())
+        return found + self.incomplete()
 
     def reset(self) -> None:
         """Bring the node back to what it was before any attachment, by iproute2, nft and plain files."""
