@@ -79,13 +79,16 @@ class Cache:
         return os.path.join(self.folder, f"{network}-{container_id}-{ifname}")
 
     def lock_path(self) -> str:
-        """Return the file that runners lock, a part of it for each attachment; its folder is there.
+        """Return the file that runners lock, a part of it for each attachment."""
+        return f"{os.path.dirname(self.folder)}/{_LOCK}"
+
+    def make_folder(self) -> None:
+        """Make the folder, if it is missing.
 
         Raises:
-            OSError: the folder cannot be made.
+            OSError: it cannot be made.
         """
         _make_folders(self.folder)
-        return f"{os.path.dirname(self.folder)}/{_LOCK}"
 
     def write(self, attachment: Attachment) -> None:
         """Store an attachment, whole or not at all.
@@ -109,7 +112,7 @@ class Cache:
         for key in ("netns", "cniArgs", "capabilityArgs", "result"):
             if not body[key]:
                 del body[key]
-        _make_folders(self.folder)
+        self.make_folder()
         # A reader lists the whole folder; what it could see of this one is empty or the same attachment.
         draft = _draft(path)
         try:

@@ -127,7 +127,7 @@ class Runner:
                 stays in the cache.
         """
         check_names(network.name, attachment.container_id, attachment.ifname)
-        with self._turn(network, attachment):
+        with self._turn_to_delete(network, attachment):
             result = None
             if at_least(network.version, "0.4.0"):
                 try:
@@ -234,13 +234,26 @@ class Runner:
     ) -> contextlib.AbstractContextManager[object]:
         """Wait for a plugin that a killed runner has left at work on the attachment, and keep others waiting.
 
-        A plugin that runs on could finish its ADD after our DEL. It can only be known where there is a cache.
+        A plugin that runs on could finish its ADD after our DEL. Without a cache, nothing is known of it.
+
+        Raises:
+            OSError: the cache cannot be written.
         """
         if self.cache is None:
             return contextlib.nullcontext()
-
+        self.cache.make_folder()
         member = (attachment.container_id, attachment.ifname)
         return orphans.Lock(self.cache.lock_path(), _group(network), member, _say, create=True)
+
+    def _turn_to_delete(
+        self, network: NetworkList, attachment: Attachment
+    ) -> contextlib.AbstractContextManager[object]:
+        """Do the same for a DEL, which must not depend on it."""
+        try:
+            return self._turn(network, attachment)
+        except OSError as error:
+            _say(f"plugins that still run are not waited for: {error.strerror}")
+            return contextlib.nullcontext()
 
     def _result(self, network: NetworkList, plugin: str, output: bytes) -> dict[str, Any]:
         """Read the result of an ADD, which may leave out its version."""

@@ -52,6 +52,17 @@ def c1() -> Attachment:
     return Attachment("c1", "eth0", "/run/netns/c1", [("A", "1"), ("B", "2")], {"portMappings": PORTS})
 
 
+def test_a_cache_that_cannot_be_written(plugins: Recorder, capfd: pytest.CaptureFixture[str]) -> None:
+    """ADD does nothing that would not be remembered; DEL goes on."""
+    runner = Runner([str(plugins.folder)], Cache("/proc/none"))
+    with pytest.raises(OSError, match="/proc/none"):
+        runner.add(network("one"), c1())
+    assert plugins.order() == []
+    runner.delete(network("one"), c1())
+    assert plugins.order() == [("DEL", "one")]
+    assert "plugins that still run are not waited for" in capfd.readouterr().err
+
+
 def test_add_goes_through_the_list_with_the_result_before(runner: Runner, plugins: Recorder) -> None:
     result = runner.add(network("one", "two", "three"), c1())
     assert [interface["name"] for interface in result["interfaces"]] == ["one", "two", "three"]
