@@ -31,6 +31,8 @@ log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 _LOOK = 0.5
 """Seconds between looks at subnet.env: one stat(2)."""
+_RETRY = 1.0
+"""Seconds between attempts to make the devices, at the start."""
 _LAST = 0xFFFFFFFE
 """The metric of the blackhole route: the pods' bridge has a route to the same subnet, which comes first."""
 
@@ -38,10 +40,13 @@ _LAST = 0xFFFFFFFE
 class Kernel(Protocol):
     """What keeps the kernel's tables: flanneld.reconcile.Reconciler."""
 
-    async def want(self, state: State) -> None:
+    async def want(self, state: State) -> bool:
         """Make this the wanted state and write what differs from the one before.
 
         What the kernel refuses is logged, counted and tried again by `run`.
+
+        Returns:
+            Whether every device is there.
         """
         ...
 
@@ -195,7 +200,10 @@ class Daemon:
             state = backend.desired(uplink, lease, others)
             if self._options.ip_blackhole_route:
                 state |= State(_blackhole(lease))
-            await self._kernel.want(state)
+            if not await self._kernel.want(state) and not self._metrics.ready:
+                await asyncio.sleep(_RETRY)  # no pod may be made before there is a path
+                self._changed.set()
+                continue
             await backend.settle(uplink, lease, others)
             self._metrics.leases = len(others)
             self._content = subnetfile.compose(

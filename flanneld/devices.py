@@ -1,18 +1,38 @@
-"""Tunnel devices, made as they are wanted and kept so."""
+"""Devices of every kind, made as they are wanted and kept so."""
 
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from cni_plugins.kernel import link, tunnel
+from flanneld import ethtool, tun, wireguard
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from cni_plugins.kernel.netlink import Netlink
     from flanneld.state import Device
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What one kind of device has of its own.
+
+    Attributes:
+        fits: tells whether the device that is there has the wanted parameters, as far as those cannot be
+            changed on it.
+        create: makes it, down.
+        adjust: changes what can be changed; returns whether anything had to be.
+    """
+
+    fits: Callable[[Netlink, Device], bool]
+    create: Callable[[Netlink, Device], None]
+    adjust: Callable[[Device], bool] = lambda _wanted: False
 
 
 def ensure(nl: Netlink, wanted: Device) -> bool:
@@ -26,25 +46,26 @@ def ensure(nl: Netlink, wanted: Device) -> bool:
     Raises:
         OSError: the kernel refuses.
     """
-    parameters = _vxlan(nl, wanted)
+    kind = KINDS[wanted.kind]
     there = link.find(nl, wanted.name)
-    if there is not None and tunnel.vxlan(nl, wanted.name) != parameters:
+    if there is not None and not kind.fits(nl, wanted):
         log.warning("this device is another than wanted; making it anew", extra={"device": wanted.name})
         link.delete(nl, wanted.name)
         there = None
-    mac = link.parse_mac(wanted.mac or "")
     changed = there is None
     if there is None:
-        tunnel.create_vxlan(nl, wanted.name, parameters, mac=mac, mtu=wanted.mtu)
+        kind.create(nl, wanted)
         there = link.get(nl, wanted.name)
-    if not there.is_up:
-        link.set_up(nl, there.index)
-        changed = True
-    if there.mac != wanted.mac:
-        link.set_mac(nl, there.index, mac)
-        changed = True
+    changed |= kind.adjust(wanted)
     if there.mtu != wanted.mtu:
         link.configure(nl, there.index, mtu=wanted.mtu)
+        changed = True
+    if wanted.mac is not None and there.mac != wanted.mac:
+        link.set_mac(nl, there.index, link.parse_mac(wanted.mac))
+        changed = True
+    changed |= ethtool.switch(wanted.name, wanted.offloads)
+    if not there.is_up:
+        link.set_up(nl, there.index)
         changed = True
     return changed
 
@@ -59,3 +80,49 @@ def _vxlan(nl: Netlink, wanted: Device) -> tunnel.Vxlan:
         learning=bool(options["learning"]),
         gbp=bool(options["gbp"]),
     )
+
+
+def _create_vxlan(nl: Netlink, wanted: Device) -> None:
+    mac = link.parse_mac(wanted.mac or "")
+    tunnel.create_vxlan(nl, wanted.name, _vxlan(nl, wanted), mac=mac, mtu=wanted.mtu)
+
+
+def _ipip(wanted: Device) -> bytes:
+    return ip_address(str(dict(wanted.options)["local"])).packed
+
+
+def is_configured(wanted: Device, found: wireguard.Found) -> bool:
+    """Tell whether a WireGuard device has the wanted key and port."""
+    options = dict(wanted.options)
+    return (found.private_key, found.port) == (options["private-key"], options["listen-port"])
+
+
+def _adjust_wireguard(wanted: Device) -> bool:
+    options = dict(wanted.options)
+    key, port = str(options["private-key"]), int(options["listen-port"])
+    if is_configured(wanted, wireguard.look(wanted.name)):
+        return False
+    wireguard.configure(wanted.name, key, port)
+    return True
+
+
+KINDS = {
+    "vxlan": Kind(
+        lambda nl, wanted: tunnel.vxlan(nl, wanted.name) == _vxlan(nl, wanted),
+        _create_vxlan,
+    ),
+    # To any remote address: the next hop of a route is the other end.
+    "ipip": Kind(
+        lambda nl, wanted: tunnel.ipip(nl, wanted.name) == (_ipip(wanted), bytes(4)),
+        lambda nl, wanted: tunnel.create_ipip(nl, wanted.name, _ipip(wanted), mtu=wanted.mtu),
+    ),
+    "wireguard": Kind(
+        lambda nl, wanted: link.get(nl, wanted.name).kind == "wireguard",
+        lambda nl, wanted: link.create(nl, "wireguard", wanted.name, mtu=wanted.mtu, up=False),
+        _adjust_wireguard,
+    ),
+    "tun": Kind(
+        lambda nl, wanted: tun.is_ours(link.get(nl, wanted.name)),
+        lambda _nl, wanted: tun.create(wanted.name),
+    ),
+}

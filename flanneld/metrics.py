@@ -12,7 +12,8 @@ class Metrics:
 
     Attributes:
         leases: other nodes' leases that are in the kernel.
-        reconciles: full passes over the tables, by cause (`notice`, `timer`, `overrun`, `retry`, `change`).
+        reconciles: full passes over the tables, by cause (`notice`, `look`, `timer`, `overrun`, `retry`,
+            `change`).
         repairs: things put back, by their kind in lower case (`route`, `device`, `rules`, `subnetfile` …).
         errors: failures that were tried again, by where they happened (`kernel`, `traffic`, `manager` …).
         last_event: when the subnet manager was last heard of, on the monotonic clock.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -11,8 +12,8 @@ from cni_plugins.kernel import link, netlink
 from flanneld import devices
 from flanneld.notices import ALL, Lost, Notices
 from flanneld.pauses import Pauses
-from flanneld.state import Address, Device, Forwarding, Route, State
-from flanneld.tables import Links, Tables, remove, write
+from flanneld.state import Address, Device, Forwarding, Peer, Route, State
+from flanneld.tables import Links, Tables, peers_differ, remove, write
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,6 +25,10 @@ log = logging.getLogger(__name__)
 
 _PERIOD = 30.0
 """Seconds between full passes when nothing is reported."""
+_LOOK = 0.5
+"""Seconds between looks at what the kernel gives no notices of."""
+_SHARE = 200
+"""A look's own time is followed by so many times as much of none: many peers are looked at less often."""
 
 
 class Reconciler:
@@ -38,13 +43,17 @@ class Reconciler:
         self._wanted = State()
         self._started = False
         self._refused = False
+        self._has_devices = False
         self._names: set[str] = set()
         self._indexes: set[int] = set()
 
-    async def want(self, state: State) -> None:
+    async def want(self, state: State) -> bool:
         """Make this the wanted state and write what differs from the one before.
 
         What the kernel refuses is logged, counted and tried again by `run`.
+
+        Returns:
+            Whether every device is there.
         """
         before, self._wanted = self._wanted, state
         difference = state.since(before)
@@ -54,7 +63,7 @@ class Reconciler:
             self._started = True
             self._delete_devices(before)
             self._pass("change", repairs=False)
-            return
+            return self._has_devices
         with netlink.Netlink() as nl:
             links = self._look(nl)
             for thing in difference.remove:
@@ -64,9 +73,23 @@ class Reconciler:
                 if isinstance(old, Forwarding):  # a MAC address can have several: they are not written over
                     self._try(partial(remove, nl, old, links))
                 self._try(partial(write, nl, thing, links))
+        return self._has_devices
 
     async def run(self) -> None:
         """Put back whatever somebody changes, until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._listen())
+            tasks.create_task(self._look_at_peers())
+
+    async def _look_at_peers(self) -> None:
+        """Look at WireGuard's peers again and again; without any, this costs nothing."""
+        while True:
+            began = time.monotonic()
+            if any(isinstance(thing, Peer) for thing in self._wanted) and peers_differ(self._wanted):
+                self._pass("look", repairs=True)
+            await asyncio.sleep(max(_LOOK, _SHARE * (time.monotonic() - began)))
+
+    async def _listen(self) -> None:
         retries = Pauses(first=0.5, longest=_PERIOD)
         with Notices(ALL) as notices:
             while True:
@@ -113,11 +136,12 @@ class Reconciler:
         """
         self._metrics.reconciled(cause)
         with netlink.Netlink() as nl:
+            self._has_devices = True
             for thing in self._wanted:
                 if isinstance(thing, Device):
-                    self._try(partial(self._device, nl, thing, repairs=repairs))
+                    self._has_devices &= self._try(partial(self._device, nl, thing, repairs=repairs))
             links = self._look(nl)
-            own = [thing.name for thing in self._wanted if isinstance(thing, Device)]
+            own = [thing for thing in self._wanted if isinstance(thing, Device)]
             families = {thing.destination.version for thing in self._wanted if isinstance(thing, Route)}
             tables = Tables(nl, links, own, families or {4, 6})
             for thing in tables.surplus(self._wanted):
@@ -137,7 +161,8 @@ class Reconciler:
         self._metrics.repaired(type(thing).__name__.lower())
         log.warning("somebody removed or changed this; it is put back", extra={"thing": thing.key})
 
-    def _try(self, act: Callable[[], object]) -> None:
+    def _try(self, act: Callable[[], object]) -> bool:
+        """Do something; return False when the kernel refuses."""
         try:
             act()
         except OSError as error:
@@ -145,3 +170,5 @@ class Reconciler:
             self._metrics.failed("kernel")
             why = "; ".join([str(error), *getattr(error, "__notes__", ())])
             log.warning("the kernel refuses; this is tried again", extra={"why": why})
+            return False
+        return True

@@ -6,7 +6,7 @@ reverse, so that no packet finds a route whose neighbour is gone already.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -29,10 +29,10 @@ class Device:
 
     Attributes:
         name: such as `flannel.1`.
-        kind: rtnetlink's: `vxlan`, `ipip`, `wireguard`; `tun` is made by the backend that reads from it.
+        kind: rtnetlink's: `vxlan`, `ipip`, `wireguard`, `tun`.
         mtu: in bytes.
         mac: its address, for kinds that have one.
-        options: the kind's own, by the names of ip-link(8).
+        options: the kind's own (devices.py); not shown, for a key can be among them.
         offloads: features of ethtool(8) to switch, such as `tx-checksum-ip-generic` to off.
     """
 
@@ -40,7 +40,7 @@ class Device:
     kind: str
     mtu: int
     mac: str | None = None
-    options: tuple[Option, ...] = ()
+    options: tuple[Option, ...] = field(default=(), repr=False)
     offloads: tuple[tuple[str, bool], ...] = ()
 
     @property
@@ -97,18 +97,18 @@ class Peer:
     Attributes:
         device: its name.
         public_key: in base64, as wg(8) shows it.
-        endpoint: address and UDP port.
-        allowed: what may come from it and goes to it.
+        endpoint: address and UDP port; None before it has one, which is never wanted.
+        allowed: what may come from it and goes to it; IPv4 first.
         keepalive: seconds between packets that keep a NAT's entry; 0 for none.
         preshared_key: in base64, or empty.
     """
 
     device: str
     public_key: str
-    endpoint: tuple[IPv4Address | IPv6Address, int]
+    endpoint: tuple[IPv4Address | IPv6Address, int] | None
     allowed: tuple[IPv4Network | IPv6Network, ...]
     keepalive: int = 0
-    preshared_key: str = ""
+    preshared_key: str = field(default="", repr=False)
 
     @property
     def key(self) -> Hashable:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 from ipaddress import IPv4Interface, IPv6Interface, ip_address, ip_interface
 from typing import TYPE_CHECKING
 
 from cni_plugins.address import Prefix
 from cni_plugins.kernel import addr, link, neigh
-from flanneld import routes
+from flanneld import devices, routes, wireguard
 from flanneld.state import Address, Device, Forwarding, Neighbour, Peer, Route
 
 if TYPE_CHECKING:
@@ -38,19 +39,23 @@ class Tables:
     Args:
         nl: the namespace.
         links: its links.
-        devices: the names of ours.
+        devices: ours.
         families: of which of 4 and 6 routes matter.
     """
 
-    def __init__(self, nl: Netlink, links: Links, devices: Iterable[str], families: Iterable[int]) -> None:
+    def __init__(self, nl: Netlink, links: Links, devices: Iterable[Device], families: Iterable[int]) -> None:
         self._links = links
         self._held: dict[object, Thing] = {}
+        self._wireguards: dict[str, wireguard.Found] = {}
         self._routes: dict[object, routes.Found] = {}
         self._ours: set[int] = set()
-        for name in devices:
-            if index := links[name]:
+        for device in devices:
+            if index := links[device.name]:
                 self._ours.add(index)
-                self._held.update({thing.key: thing for thing in _on_device(nl, name, index)})
+                self._held.update({thing.key: thing for thing in _on_device(nl, device, index)})
+                if device.kind == "wireguard" and (found := _wireguard(device.name)):
+                    self._wireguards[device.name] = found
+                    self._held.update({peer.key: peer for peer in found.peers.values()})
         for family in families:
             self._routes |= {
                 routes.identity(route.destination, route.metric): route for route in routes.found(nl, family)
@@ -61,6 +66,9 @@ class Tables:
         if isinstance(wanted, Route):
             found = self._routes.get(routes.identity(wanted.destination, wanted.metric))
             return found is not None and found.serves(wanted, self._links[wanted.device])
+        if isinstance(wanted, Peer):
+            device = self._wireguards.get(wanted.device)
+            return device is not None and device.has(wanted)
         return self._held.get(wanted.key) == wanted
 
     def surplus(self, state: State) -> Iterator[Thing]:
@@ -80,17 +88,43 @@ class Tables:
                 yield thing
 
 
-def _on_device(nl: Netlink, name: str, index: int) -> Iterator[Thing]:
+def _on_device(nl: Netlink, device: Device, index: int) -> Iterator[Thing]:
+    name = device.name
     for prefix in addr.of_link(nl, index):
         interface = ip_interface((prefix.address, prefix.length))
         if not interface.is_link_local:
             yield Address(name, interface)
+    if device.kind != "vxlan":
+        return
     for version in (4, 6):
         for entry in neigh.neighbours(nl, index, version):
             if entry.permanent:
                 yield Neighbour(name, ip_address(entry.dst), link.format_mac(entry.mac))
     for entry in neigh.forwarding(nl, index):
         yield Forwarding(name, link.format_mac(entry.mac), ip_address(entry.dst))
+
+
+def peers_differ(state: State) -> bool:
+    """Tell whether a WireGuard device is not as wanted, which the kernel gives no notice of."""
+    for device in state:
+        if isinstance(device, Device) and device.kind == "wireguard":
+            found = _wireguard(device.name)
+            wanted = [peer for peer in state if isinstance(peer, Peer) and peer.device == device.name]
+            if found is None or len(wanted) != len(found.peers) or not all(map(found.has, wanted)):
+                return True
+            if not devices.is_configured(device, found):
+                return True
+    return False
+
+
+def _wireguard(name: str) -> wireguard.Found | None:
+    """Return a WireGuard device; None for one that is gone, or of another kind."""
+    try:
+        return wireguard.look(name)
+    except OSError as error:
+        if error.errno in (errno.ENODEV, errno.EOPNOTSUPP, errno.ENOENT):
+            return None
+        raise
 
 
 def write(nl: Netlink, thing: Thing, links: Links) -> None:
@@ -107,8 +141,10 @@ def write(nl: Netlink, thing: Thing, links: Links) -> None:
         case Address():
             prefix = _prefix(thing.interface)
             addr.add(nl, links[thing.device], prefix, flags=addr.flags_for(prefix))
-        case Device() | Peer():
-            raise NotImplementedError(f"{thing} is written elsewhere")
+        case Peer():
+            wireguard.put(thing)
+        case Device():
+            raise NotImplementedError(f"{thing} is written by devices.ensure")
 
 
 def remove(nl: Netlink, thing: Thing, links: Links) -> None:
@@ -124,8 +160,10 @@ def remove(nl: Netlink, thing: Thing, links: Links) -> None:
             neigh.delete(nl, _entry(thing, links))
         case Address():
             addr.delete(nl, links[thing.device], _prefix(thing.interface))
-        case Device() | Peer():
-            raise NotImplementedError(f"{thing} is removed elsewhere")
+        case Peer():
+            wireguard.remove(thing.device, thing.public_key)
+        case Device():
+            link.delete(nl, thing.name)
 
 
 def _entry(thing: Neighbour | Forwarding, links: Links) -> neigh.Neighbour:

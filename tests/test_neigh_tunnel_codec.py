@@ -133,7 +133,7 @@ def test_an_ipip_device(kernel: KernelEnd) -> None:
     assert (info.get_attr("IFLA_INFO_KIND"), message.get_attr("IFLA_MTU")) == ("ipip", 1480)
     assert info.get_attr("IFLA_INFO_DATA").get_attr("IFLA_IPIP_LOCAL") == "198.18.1.2"
     kernel.acknowledge(kernel.message(16, asked.body))
-    assert tunnel.ipip(kernel.netlink, "flannel.ipip") == b"\xc6\x12\1\2"
+    assert tunnel.ipip(kernel.netlink, "flannel.ipip") == (b"\xc6\x12\1\2", bytes(4))
 
 
 def test_a_device_that_is_gone(kernel: KernelEnd) -> None:

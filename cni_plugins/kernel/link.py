@@ -300,13 +300,13 @@ def create_veth(
     send(nl, RTM_NEWLINK, body, f"failed to create veth pair {name!r}, {peer!r}", NLM_F_CREATE | NLM_F_EXCL)
 
 
-def create(nl: Netlink, kind: str, name: str, *, mtu: int = 0) -> None:
-    """Make a link of a kind that needs no parameters (ifb, dummy); it is up.
+def create(nl: Netlink, kind: str, name: str, *, mtu: int = 0, up: bool = True) -> None:
+    """Make a link of a kind that needs no parameters (ifb, dummy, wireguard), up unless told otherwise.
 
     Raises:
         OSError: EEXIST: a link of that name is there already; EOPNOTSUPP: the kernel has no such kind.
     """
-    body = header(0, IFF_UP, IFF_UP) + attr_str(IFLA_IFNAME, name)
+    body = header(0, IFF_UP if up else 0, IFF_UP) + attr_str(IFLA_IFNAME, name)
     if mtu:
         body += attr_u32(IFLA_MTU, mtu)
     body += nested(IFLA_LINKINFO, attr_str(IFLA_INFO_KIND, kind))

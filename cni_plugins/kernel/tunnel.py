@@ -30,6 +30,7 @@ _IFLA_VXLAN_PORT = 15
 _IFLA_VXLAN_LOCAL6 = 17
 _IFLA_VXLAN_GBP = 23
 _IFLA_IPTUN_LOCAL = 2
+_IFLA_IPTUN_REMOTE = 3
 
 
 class Vxlan:
@@ -123,10 +124,12 @@ def vxlan(nl: Netlink, name: str) -> Vxlan | None:
     )
 
 
-def ipip(nl: Netlink, name: str) -> bytes | None:
-    """Return the local address of an IPIP device; None when there is no such device."""
+def ipip(nl: Netlink, name: str) -> tuple[bytes, bytes] | None:
+    """Return the local and remote address of an IPIP device; None when there is no such device."""
     data = _data(nl, name, "ipip")
-    return None if data is None else data.get(_IFLA_IPTUN_LOCAL, bytes(4))
+    if data is None:
+        return None
+    return data.get(_IFLA_IPTUN_LOCAL, bytes(4)), data.get(_IFLA_IPTUN_REMOTE, bytes(4))
 
 
 def _data(nl: Netlink, name: str, kind: str) -> dict[int, bytes] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, ClassVar
 
+from flanneld.backend.common import Complaints
 from flanneld.lease import LeaseAttrs
 from flanneld.state import Route, State
 
@@ -25,7 +26,7 @@ class HostGateway:
 
     def __init__(self, config: NetworkConfig) -> None:
         self._families = config.families
-        self._complaints: set[Lease] = set()
+        self._complaints = Complaints(log)
 
     async def start(self, uplink: Uplink, published: LeaseAttrs | None) -> LeaseAttrs:
         """Publish the uplink's addresses; there is nothing else to know."""
@@ -47,11 +48,8 @@ class HostGateway:
                     continue
                 if uplink.is_direct(node):
                     things.append(Route(subnet, uplink.name, node))
-                elif lease not in self._complaints:
-                    self._complaints.add(lease)
-                    log.error(
-                        "host-gw cannot reach a node in another subnet", extra={"subnet": lease, "node": node}
-                    )
+                else:
+                    self._complaints.about(lease, f"host-gw cannot reach {node}, which is in another subnet")
         return State(things)
 
     async def settle(self, uplink: Uplink, own: Lease, others: Iterable[Lease]) -> None:

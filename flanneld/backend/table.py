@@ -7,13 +7,21 @@ from typing import TYPE_CHECKING
 from flanneld.backend import BackendError
 from flanneld.backend.alloc import Alloc
 from flanneld.backend.hostgw import HostGateway
+from flanneld.backend.ipip import Ipip
 from flanneld.backend.vxlan import Vxlan
+from flanneld.backend.wireguard import Wireguard
 
 if TYPE_CHECKING:
     from flanneld.backend import Backend
     from flanneld.netconf import NetworkConfig
 
-BACKENDS: dict[str, type[Backend]] = {"alloc": Alloc, "host-gw": HostGateway, "vxlan": Vxlan}
+BACKENDS: dict[str, type[Backend]] = {
+    "alloc": Alloc,
+    "host-gw": HostGateway,
+    "ipip": Ipip,
+    "vxlan": Vxlan,
+    "wireguard": Wireguard,
+}
 
 
 def make(config: NetworkConfig) -> Backend:

@@ -11,9 +11,9 @@ import os
 from ipaddress import ip_interface
 from typing import TYPE_CHECKING, ClassVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
-from flanneld.backend import BackendError
+from flanneld.backend.common import Complaints, read_options
 from flanneld.lease import NO_DATA, LeaseAttrs, encode_data
 from flanneld.netconf import FoldedModel
 from flanneld.state import Address, Device, Forwarding, Neighbour, Route, State
@@ -54,15 +54,10 @@ class Vxlan:
     type: ClassVar[str] = "vxlan"
 
     def __init__(self, config: NetworkConfig) -> None:
-        try:
-            self._options = VxlanOptions.model_validate(config.backend.options)
-        except ValidationError as error:
-            raise BackendError(
-                f"Backend: {error.errors()[0]['loc'][0]}: {error.errors()[0]['msg']}"
-            ) from None
+        self._options = read_options(VxlanOptions, config)
         self._families = config.families
         self._macs: dict[int, str] = {}
-        self._complaints: set[Lease] = set()
+        self._complaints = Complaints(log)
 
     async def start(self, uplink: Uplink, published: LeaseAttrs | None) -> LeaseAttrs:
         """Take the MAC addresses that were published before, or new ones."""
@@ -93,7 +88,7 @@ class Vxlan:
                         thing for family in self._families for thing in self._remote(uplink, lease, family)
                     ]
                 except (KeyError, TypeError, ValueError) as error:
-                    self._complain(lease, error)
+                    self._complaints.about(lease, repr(error))
         return State(things)
 
     async def settle(self, uplink: Uplink, own: Lease, others: Iterable[Lease]) -> None:
@@ -136,11 +131,6 @@ class Vxlan:
         yield Neighbour(device, gateway, mac)
         yield Forwarding(device, mac, node)
         yield Route(subnet, device, gateway, onlink=True)
-
-    def _complain(self, lease: Lease, error: Exception) -> None:
-        if lease not in self._complaints:
-            self._complaints.add(lease)
-            log.warning("this lease cannot be used", extra={"subnet": lease, "why": repr(error)})
 
 
 def _new_mac() -> str:
