@@ -64,7 +64,7 @@ def test_ipip(record_property: Any) -> None:
     with Underlay() as underlay:
         one, *_ = [underlay.join(*place) for place in ((1, 11), (1, 12), (2, 21))]
         with keepers(underlay, config, 11, 12, 21):
-            (link,) = json.loads(shell(one, "ip -j -d addr show flannel.ipip"))
+            (link,) = json.loads(shell(one, "ip -j -d -4 addr show flannel.ipip"))
             assert (link["link_type"], link["mtu"]) == ("ipip", 1480)
             assert (link["linkinfo"]["info_kind"], link["linkinfo"]["info_data"]["local"]) == (
                 "ipip",
@@ -84,7 +84,7 @@ def test_ipip(record_property: Any) -> None:
                 "address": "ip address flush dev flannel.ipip",
                 "route": "ip route del 10.244.21.0/24",
             }
-            show = "ip -d addr show flannel.ipip | sed s/^[0-9]*://; ip route"
+            show = "ip -d -4 addr show flannel.ipip | sed s/^[0-9]*://; ip route"
             repairs(one, lambda: shell(one, show), breaks, "10.244.21.0", record_property)
 
 

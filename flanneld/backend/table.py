@@ -8,6 +8,7 @@ from flanneld.backend import BackendError
 from flanneld.backend.alloc import Alloc
 from flanneld.backend.hostgw import HostGateway
 from flanneld.backend.ipip import Ipip
+from flanneld.backend.udp import Udp
 from flanneld.backend.vxlan import Vxlan
 from flanneld.backend.wireguard import Wireguard
 
@@ -19,6 +20,7 @@ BACKENDS: dict[str, type[Backend]] = {
     "alloc": Alloc,
     "host-gw": HostGateway,
     "ipip": Ipip,
+    "udp": Udp,
     "vxlan": Vxlan,
     "wireguard": Wireguard,
 }

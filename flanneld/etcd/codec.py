@@ -43,12 +43,13 @@ def parse_name(name: str) -> Key | None:
 
 
 def encode_attrs(attrs: LeaseAttrs) -> bytes:
-    """Return a lease's value; data that is `null` is left out, as there."""
+    """Return a lease's value; data that is `null` is left out, and a type that is empty."""
     value: dict[str, Any] = {
         "PublicIP": str(attrs.public_ip or IPv4Address(0)),
         "PublicIPv6": str(attrs.public_ipv6) if attrs.public_ipv6 else None,
-        "BackendType": attrs.backend_type,
     }
+    if attrs.backend_type:
+        value["BackendType"] = attrs.backend_type
     for name, data in (("BackendData", attrs.backend_data), ("BackendV6Data", attrs.backend_v6_data)):
         if data != NO_DATA:
             value[name] = json.loads(data)
