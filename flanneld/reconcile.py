@@ -27,8 +27,8 @@ _PERIOD = 30.0
 """Seconds between full passes when nothing is reported."""
 _LOOK = 0.5
 """Seconds between looks at what the kernel gives no notices of."""
-_SHARE = 200
-"""A look's own time is followed by so many times as much of none: many peers are looked at less often."""
+_REST = 100
+"""How many times as long as a look it is to the next: many peers are looked at less often."""
 
 
 class Reconciler:
@@ -84,10 +84,10 @@ class Reconciler:
     async def _look_at_peers(self) -> None:
         """Look at WireGuard's peers again and again; without any, this costs nothing."""
         while True:
-            began = time.monotonic()
+            began = time.thread_time()
             if any(isinstance(thing, Peer) for thing in self._wanted) and peers_differ(self._wanted):
                 self._pass("look", repairs=True)
-            await asyncio.sleep(max(_LOOK, _SHARE * (time.monotonic() - began)))
+            await asyncio.sleep(max(_LOOK, min(_REST * (time.thread_time() - began), _PERIOD)))
 
     async def _listen(self) -> None:
         retries = Pauses(first=0.5, longest=_PERIOD)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from _struct import Struct
 from base64 import b64decode, b64encode
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from socket import AF_INET, AF_INET6
 from typing import TYPE_CHECKING
@@ -45,6 +46,7 @@ _PEER_ENDPOINT = 4
 _PEER_KEEPALIVE = 5
 _PEER_LAST_HANDSHAKE = 6
 _PEER_ALLOWED = 9
+_TELLING = (_PEER_PUBLIC_KEY, _PEER_PRESHARED_KEY, _PEER_ENDPOINT, _PEER_KEEPALIVE, _PEER_ALLOWED)
 _REMOVE_ME = 1
 _REPLACE_ALLOWED = 2
 _ALLOWED_FAMILY = 1
@@ -137,9 +139,13 @@ def decode(device: str, messages: Iterable[bytes], now: float) -> Found:
                 keys[kind] = payload
                 continue
             for _index, data in attributes(payload):
-                peer, handshake = _decode(device, data, peers)
-                peers[peer.public_key] = peer
-                if handshake and now - handshake < _SESSION:
+                given = attribute_map(data)
+                peer = _peer(device, *(given.get(number, b"") for number in _TELLING))
+                # With more allowed networks than fit into a message, it comes again with the rest.
+                first = peers.get(peer.public_key)
+                peers[peer.public_key] = _joined(first, peer) if first else peer
+                handshake = _TIME.unpack(given.get(_PEER_LAST_HANDSHAKE, bytes(_TIME.size)))[0]
+                if now - handshake < _SESSION:
                     talking.add(peer.public_key)
     private = keys.get(_DEVICE_PRIVATE_KEY, _NO_KEY)
     return Found(
@@ -201,35 +207,23 @@ def _set(body: bytes, doing: str) -> None:
         raise
 
 
-def _decode(device: str, data: bytes, before: dict[str, Peer]) -> tuple[Peer, int]:
-    """Return a peer and when its last handshake was, in Unix seconds; 0 for never.
-
-    One whose allowed networks fill more than a message comes again, with the rest of them.
-    """
-    given = attribute_map(data)
-    public_key = text(given[_PEER_PUBLIC_KEY])
-    allowed = [_network(part) for _index, part in attributes(given.get(_PEER_ALLOWED, b""))]
-    first = before.get(public_key)
-    if first is not None:
-        again = Peer(
-            device,
-            public_key,
-            first.endpoint,
-            _sorted([*first.allowed, *allowed]),
-            first.keepalive,
-            first.preshared_key,
-        )
-        return again, 0
-    preshared = given.get(_PEER_PRESHARED_KEY, _NO_KEY)
-    peer = Peer(
+@lru_cache(maxsize=8192)
+def _peer(
+    device: str, public_key: bytes, preshared: bytes, endpoint: bytes, keepalive: bytes, allowed: bytes
+) -> Peer:
+    """Return the peer that these attributes describe; a thousand of them are looked at again and again."""
+    return Peer(
         device,
-        public_key,
-        _endpoint(given.get(_PEER_ENDPOINT, b"")),
-        _sorted(allowed),
-        uint(given.get(_PEER_KEEPALIVE, b"")),
-        text(preshared) if preshared != _NO_KEY else "",
+        text(public_key),
+        _endpoint(endpoint),
+        _sorted([_network(part) for _index, part in attributes(allowed)]),
+        uint(keepalive),
+        text(preshared) if preshared.strip(b"\0") else "",
     )
-    return peer, _TIME.unpack(given.get(_PEER_LAST_HANDSHAKE, bytes(_TIME.size)))[0]
+
+
+def _joined(first: Peer, rest: Peer) -> Peer:
+    return replace(first, allowed=_sorted([*first.allowed, *rest.allowed]))
 
 
 def _sorted(networks: list[Network]) -> tuple[Network, ...]:

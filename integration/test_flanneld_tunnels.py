@@ -58,78 +58,64 @@ def repairs(
             record(name, f"back after {took:.2f} s, pings failed for {pings.failed_since(broken):.2f} s")
 
 
+@pytest.fixture(scope="module")
+def underlay() -> Iterator[Underlay]:
+    """Two machines in two subnets."""
+    with Underlay() as made:
+        made.join(1, 11)
+        made.join(2, 21)
+        yield made
+
+
 @pytest.mark.kernel("ipip")
-def test_ipip(record_property: Any) -> None:
-    config = {"Network": NETWORK, "Backend": {"Type": "ipip", "DirectRouting": True}}
-    with Underlay() as underlay:
-        one, *_ = [underlay.join(*place) for place in ((1, 11), (1, 12), (2, 21))]
-        with keepers(underlay, config, 11, 12, 21):
-            (link,) = json.loads(shell(one, "ip -j -d -4 addr show flannel.ipip"))
-            assert (link["link_type"], link["mtu"]) == ("ipip", 1480)
-            assert (link["linkinfo"]["info_kind"], link["linkinfo"]["info_data"]["local"]) == (
-                "ipip",
-                address(1, 11),
-            )
-            assert [(info["local"], info["prefixlen"]) for info in link["addr_info"]] == [("10.244.11.0", 32)]
-            routes = {route["dst"]: route for route in json.loads(shell(one, "ip -j route"))}
-            far, near = routes["10.244.21.0/24"], routes["10.244.12.0/24"]
-            assert (far["dev"], far["gateway"], far["flags"]) == ("flannel.ipip", address(2, 21), ["onlink"])
-            assert (near["dev"], near["gateway"]) == ("uplink", address(1, 12))
-            assert answers(one, "10.244.21.0", 1480)
-            assert answers(one, "10.244.12.0", 1500)
-            breaks = {
-                "device": "ip link del flannel.ipip",
-                "local": "ip link set flannel.ipip type ipip local 198.18.1.77",
-                "mtu": "ip link set flannel.ipip mtu 1300",
-                "address": "ip address flush dev flannel.ipip",
-                "route": "ip route del 10.244.21.0/24",
-            }
-            show = "ip -d -4 addr show flannel.ipip | sed s/^[0-9]*://; ip route"
-            repairs(one, lambda: shell(one, show), breaks, "10.244.21.0", record_property)
+def test_ipip(underlay: Underlay, record_property: Any) -> None:
+    one = underlay.machines[1, 11]
+    with keepers(underlay, {"Network": NETWORK, "Backend": {"Type": "ipip"}}, 11, 21):
+        (link,) = json.loads(shell(one, "ip -j -d -4 addr show flannel.ipip"))
+        info = link["linkinfo"]
+        assert (link["mtu"], info["info_kind"], info["info_data"]["local"]) == (1480, "ipip", address(1, 11))
+        assert [(info["local"], info["prefixlen"]) for info in link["addr_info"]] == [("10.244.11.0", 32)]
+        (far,) = [route for route in json.loads(shell(one, "ip -j route")) if "10.244" in route["dst"]]
+        assert far["dst"] == "10.244.21.0/24"
+        assert (far["dev"], far["gateway"], far["flags"]) == ("flannel.ipip", address(2, 21), ["onlink"])
+        assert answers(one, "10.244.21.0", 1480)
+        breaks = {
+            "device": "ip link del flannel.ipip",
+            "local": "ip link set flannel.ipip type ipip local 198.18.1.77",
+            "route": "ip route del 10.244.21.0/24; ip address flush dev flannel.ipip",
+        }
+        show = "ip -d -4 addr show flannel.ipip | sed s/^[0-9]*://; ip route"
+        repairs(one, lambda: shell(one, show), breaks, "10.244.21.0", record_property)
 
 
 @pytest.mark.kernel("wireguard")
-def test_wireguard(record_property: Any) -> None:
+def test_wireguard(underlay: Underlay, record_property: Any) -> None:
     psk = "cHNrcHNrcHNrcHNrcHNrcHNrcHNrcHNrcHNrcHNrcHM="
     options = {"Type": "wireguard", "PSK": psk, "PersistentKeepaliveInterval": 25, "ListenPort": 51833}
-    with Underlay() as underlay:
-        one, other = (underlay.join(*place) for place in ((1, 11), (2, 21)))
-        with keepers(underlay, {**DUAL, "Backend": options}, 11, 21) as made:
-            key = json.loads(made[1].lease.attrs.backend_data)["PublicKey"]
-            assert made[1].lease.attrs.backend_v6_data == json.dumps({"PublicKey": key}).replace(" ", "")
-            assert shell(other, "wg pubkey </run/flannel/wgkey; stat -c %a /run/flannel/wgkey").split() == [
-                key,
-                "400",
-            ]
-            assert peers(one, "flannel-wg") == [
-                (key, psk, f"{address(2, 21)}:51833", "10.244.21.0/24", "25"),
-            ]
-            assert peers(one, "flannel-wg-v6") == [
-                (key, psk, f"[{address(2, 21, 6)}]:51821", "fd00:244:0:21::/64", "25"),
-            ]
-            assert f"{NETWORK} dev flannel-wg " in shell(one, "ip route")
-            assert answers(one, "10.244.21.0", 1420)
-            assert answers(one, "fd00:244:0:21::", 1420)
-            breaks = {
-                "device": "ip link del flannel-wg",
-                "peer": f"wg set flannel-wg peer {key} remove",
-                "allowed": f"wg set flannel-wg peer {key} allowed-ips 10.244.77.0/24",
-                "key": "wg genkey | wg set flannel-wg private-key /dev/stdin listen-port 4000",
-                "stranger": "wg set flannel-wg peer $(wg genkey | wg pubkey) allowed-ips 10.244.21.0/24",
-            }
-            show = "wg show flannel-wg private-key; wg show flannel-wg listen-port; ip route"
-            repairs(
-                one,
-                lambda: (shell(one, show), peers(one, "flannel-wg")),
-                breaks,
-                "10.244.21.0",
-                record_property,
-            )
-        with keepers(underlay, {**DUAL, "Backend": {"Type": "wireguard", "Mode": "ipv6"}}, 11, 21):
-            endpoint, both = f"[{address(2, 21, 6)}]:51820", "10.244.21.0/24,fd00:244:0:21::/64"
-            assert peers(one, "flannel-wg") == [(key, "(none)", endpoint, both, "off")]
-            assert answers(one, "10.244.21.0", 1420)
-            assert answers(one, "fd00:244:0:21::", 1420)
+    one, other = underlay.machines[1, 11], underlay.machines[2, 21]
+    with keepers(underlay, {**DUAL, "Backend": options}, 11, 21) as made:
+        key = json.loads(made[1].lease.attrs.backend_data)["PublicKey"]
+        assert made[1].lease.attrs.backend_v6_data == f'{{"PublicKey":"{key}"}}'
+        assert shell(other, "wg pubkey </run/flannel/wgkey; stat -c %a /run/flannel/wgkey") == f"{key}\n400\n"
+        peer = (key, psk, f"{address(2, 21)}:51833", "10.244.21.0/24", "25")
+        peer_v6 = (key, psk, f"[{address(2, 21, 6)}]:51821", "fd00:244:0:21::/64", "25")
+        assert (peers(one, "flannel-wg"), peers(one, "flannel-wg-v6")) == ([peer], [peer_v6])
+        assert f"{NETWORK} dev flannel-wg " in shell(one, "ip route")
+        assert answers(one, "10.244.21.0", 1420)
+        assert answers(one, "fd00:244:0:21::", 1420)
+        breaks = {
+            "device": "ip link del flannel-wg",
+            "peer": f"wg set flannel-wg peer {key} remove",
+            "allowed": f"wg set flannel-wg peer {key} allowed-ips 10.244.77.0/24",
+            "key": "wg genkey | wg set flannel-wg private-key /dev/stdin listen-port 4000",
+        }
+        show = "wg show flannel-wg dump | cut -f 1-4,8; ip route"
+        repairs(one, lambda: shell(one, show), breaks, "10.244.21.0", record_property)
+    with keepers(underlay, {**DUAL, "Backend": {"Type": "wireguard", "Mode": "ipv6"}}, 11, 21):
+        endpoint, both = f"[{address(2, 21, 6)}]:51820", "10.244.21.0/24,fd00:244:0:21::/64"
+        assert peers(one, "flannel-wg") == [(key, "(none)", endpoint, both, "off")]
+        assert answers(one, "10.244.21.0", 1420)
+        assert answers(one, "fd00:244:0:21::", 1420)
 
 
 def peers(node: Node, device: str) -> Sequence[tuple[str, str, str, str, str]]:

@@ -58,6 +58,9 @@ class Backend(Protocol):
         """Do what is not kernel state, after it was written: the udp proxy's table, extension's commands.
 
         Called for every change with every lease.
+
+        Raises:
+            BackendError: without it, the backend is of no use.
         """
         ...
 

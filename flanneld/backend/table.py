@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from flanneld.backend import BackendError
 from flanneld.backend.alloc import Alloc
+from flanneld.backend.extension import Extension
 from flanneld.backend.hostgw import HostGateway
 from flanneld.backend.ipip import Ipip
 from flanneld.backend.udp import Udp
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 BACKENDS: dict[str, type[Backend]] = {
     "alloc": Alloc,
+    "extension": Extension,
     "host-gw": HostGateway,
     "ipip": Ipip,
     "udp": Udp,
