@@ -186,6 +186,8 @@ class Daemon:
         if now == before:
             return
         log.info("the uplink has changed", extra={"uplink": now.name, "mtu": now.mtu, "address": now.address})
+        if (now.address, now.ipv6_address) != (before.address, before.ipv6_address):
+            await self._manager.reconnect()
         if (now.public_ip, now.public_ipv6) != (before.public_ip, before.public_ipv6):
             self._lease = await self._insist(lambda: self._publish(backend, self._lease.key))
         self._changed.set()

@@ -80,6 +80,10 @@ class SubnetManager(Protocol):
         """
         ...
 
+    async def reconnect(self) -> None:
+        """Leave connections that come from an address which is ours no more: nobody answers there."""
+        ...
+
     async def mark_ready(self) -> None:
         """Tell the source that this node's network is there."""
         ...

@@ -85,9 +85,11 @@ class Reconciler:
         """Look at WireGuard's peers again and again; without any, this costs nothing."""
         while True:
             began = time.thread_time()
-            if any(isinstance(thing, Peer) for thing in self._wanted) and peers_differ(self._wanted):
+            differ = any(isinstance(thing, Peer) for thing in self._wanted) and peers_differ(self._wanted)
+            pause = max(_LOOK, min(_REST * (time.thread_time() - began), _PERIOD))
+            if differ:
                 self._pass("look", repairs=True)
-            await asyncio.sleep(max(_LOOK, min(_REST * (time.thread_time() - began), _PERIOD)))
+            await asyncio.sleep(pause)
 
     async def _listen(self) -> None:
         retries = Pauses(first=0.5, longest=_PERIOD)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import time
 from typing import TYPE_CHECKING, Any, Self
@@ -66,6 +67,11 @@ class Etcd:
             assert time.monotonic() < deadline, "etcd does not start"
             assert self._process.poll() is None, "etcd ended"
             time.sleep(0.05)
+
+    def pause(self) -> None:
+        """Let it hang: connections stay, and nobody answers; `stop` ends it nevertheless."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
 
     def stop(self) -> None:
         """End it, as a crash would."""

@@ -56,13 +56,17 @@ class Member:
 
     def start(self, flags: Sequence[str], variables: Mapping[str, str] | None = None) -> None:
         """Start the daemon, and wait until the paths are up."""
+        self.launch(flags, variables)
+        wait(lambda: "are up" in self.get("/readyz") or self.daemon_ended(), 30)
+        assert not self.daemon_ended(), "the daemon ended; SHOW_LOGS=1 shows what it said"
+
+    def launch(self, flags: Sequence[str], variables: Mapping[str, str] | None = None) -> None:
+        """Start the daemon."""
         self.daemon = self.node.popen(
             [*program(), f"--healthz-port={HEALTH}", "--healthz-ip=127.0.0.1", *flags],
             env={"PATH": PATH, "PYTHONPATH": ROOT, **(variables or {})},
             stderr=subprocess.DEVNULL if not os.environ.get("SHOW_LOGS") else None,
         )
-        wait(lambda: "are up" in self.get("/readyz") or self.daemon_ended(), 30)
-        assert not self.daemon_ended(), "the daemon ended; SHOW_LOGS=1 shows what it said"
 
     def daemon_ended(self) -> bool:
         """Tell whether the daemon is no more."""

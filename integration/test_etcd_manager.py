@@ -242,6 +242,21 @@ def test_the_watch_survives_a_crash_and_a_compaction(etcd: Etcd) -> None:
     asyncio.run(scenario())
 
 
+def test_the_watch_survives_another_connection(etcd: Etcd) -> None:
+    """As a failed renewal and a new address of ours make one."""
+
+    async def scenario() -> None:
+        async with manager(etcd) as made, watching(made) as watched:
+            await lease(etcd, 1)
+            await watched.until(1)
+            await made.reconnect()
+            await lease(etcd, 2)
+            await watched.until(2)
+            assert sum(isinstance(event, Snapshot) for event in watched.events) == 1
+
+    asyncio.run(scenario())
+
+
 def test_a_watch_from_before_a_compaction_starts_anew(etcd: Etcd) -> None:
     async def scenario() -> None:
         async with manager(etcd) as made:

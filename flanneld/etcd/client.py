@@ -33,6 +33,7 @@ _OPTIONS = (
     ("grpc.enable_http_proxy", 0),
     ("grpc.max_receive_message_length", _SIZE),
     ("grpc.max_reconnect_backoff_ms", 2000),
+    ("grpc.use_local_subchannel_pool", 1),  # a new channel is a new connection, and not one that is dead
 )
 _STALE_TOKEN = ("invalid auth token", "revision of auth store is old", "user name is empty")
 
@@ -101,6 +102,8 @@ class Client:
                 if last or not _is_stale(error):
                     raise await self._failed(error) from None
                 self._token = ""
+            except asyncio.CancelledError:
+                raise _cancelled() from None
         raise AssertionError("unreachable")
 
     async def renew(self, lease: int) -> int:
@@ -117,6 +120,8 @@ class Client:
             stream.cancel()
         except rpc.AioRpcError as error:
             raise await self._failed(error) from None
+        except asyncio.CancelledError:
+            raise _cancelled() from None
         return 0 if answer is grpc.aio.EOF else int(answer.TTL)
 
     async def watch(self, prefix: bytes, revision: int) -> AsyncIterator[Any]:
@@ -152,6 +157,8 @@ class Client:
             if _is_stale(error):
                 self._token = ""
             raise await self._failed(error) from None
+        except asyncio.CancelledError:
+            raise _cancelled() from None
         finally:
             if asking is not None:
                 asking.cancel()
@@ -190,6 +197,14 @@ class Client:
     async def _leave(self) -> None:
         self._turn += 1
         await self.close()
+
+
+def _cancelled() -> BaseException:
+    """Return what to raise for a CancelledError: gRPC raises one in users of a closed channel, too."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        return asyncio.CancelledError()
+    return ManagerError("the connection to etcd was closed meanwhile")
 
 
 async def _ask(stream: Any) -> None:

@@ -167,6 +167,10 @@ class EtcdManager:
             log.info("renewed the lease", extra={"subnet": lease, "until": expiration})
             pause = self._until_renewal(expiration)
 
+    async def reconnect(self) -> None:
+        """Close the connection; the next call opens another, and so does the watch."""
+        await self._client.close()
+
     async def mark_ready(self) -> None:
         """Do nothing: nobody asks etcd."""
 

@@ -151,6 +151,9 @@ class KubeManager:
             raise LeaseLostError(f"this node's podCIDR was {lease}, now it is {node.pod_cidrs}")
         await self._publish(node, lease.attrs)
 
+    async def reconnect(self) -> None:
+        """Do nothing: a request opens a connection when its own is dead, and the watch is one that ends."""
+
     async def mark_ready(self) -> None:
         """Clear the condition NetworkUnavailable, which keeps pods away from a node."""
         if not self._options.set_node_network_unavailable:

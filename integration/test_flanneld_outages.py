@@ -1,0 +1,122 @@
+"""What happens to machines and to etcd: traffic goes on, or comes back, and nothing is torn down."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from integration.etcd import SUBNETS
+from integration.fleet import Fleet, Member, wait
+from integration.pings import Pings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ROUTE = "ip route replace default via 198.18.1.1"
+
+
+@pytest.fixture(scope="module")
+def fleet(suite_bin: str) -> Iterator[Fleet]:
+    """A machine with a neighbour in its subnet and one behind the router, a pod on each."""
+    with Fleet(suite_bin) as made:
+        for place in ((1, 11), (1, 12), (2, 21)):
+            made.join(*place)
+        made.start()
+        for name, member in made.members.items():
+            member.add_pod(name)
+            wait(lambda member=member: "flanneld_leases 2\n" in member.get("/metrics"))  # type: ignore[misc]
+        yield made
+
+
+def subnet(member: Member) -> str:
+    return member.subnet_env()["FLANNEL_SUBNET"].replace(".1/", ".0/")
+
+
+def failures(member: Member, where: str) -> int:
+    label = f'flanneld_errors_total{{where="{where}"}} '
+    found = [line for line in member.get("/metrics").splitlines() if line.startswith(label)]
+    return int(found[0].removeprefix(label)) if found else 0
+
+
+RENAMED = "ip link set uplink down; ip link set uplink name other; ip link set other up"
+BACK = "ip link set other down; ip link set other name uplink; ip link set uplink up"
+MOVED = "ip address del 198.18.1.11/24 dev uplink; ip address add 198.18.1.13/24 dev uplink"
+FLAPS = "for n in 1 2 3 4 5; do ip link set uplink down; ip link set uplink up; sleep 0.1; done"
+EVENTS = {
+    "renamed": (f"{RENAMED}; {ROUTE}", "dev other"),
+    "renamed back": (f"{BACK}; {ROUTE}", "dev uplink"),
+    "flaps": (f"{FLAPS}; {ROUTE}", ""),
+    "mtu": ("ip link set uplink mtu 1400", "mtu 1350"),
+    "mtu back": ("ip link set uplink mtu 1500", "mtu 1450"),
+    "address": (f"{MOVED}; {ROUTE}", "local 198.18.1.13"),
+}
+
+
+def test_the_uplink_changes(fleet: Fleet, record_property: Any) -> None:
+    one, near, far = (fleet.members[f"node-{number}"] for number in (11, 12, 21))
+    with (
+        Pings(one.node, near.pods["node-12"], "node-11") as direct,
+        Pings(one.node, far.pods["node-21"], "node-11") as tunnelled,
+    ):
+        for name, (command, sign) in EVENTS.items():
+            began = time.time()
+            one.node.run(["sh", "-c", command])
+            failed = [f"{path.failed_since(began):.2f} s" for path in (direct, tunnelled)]
+            record_property(name, f"pings failed for {failed[0]} directly, {failed[1]} by VXLAN")
+            wait(lambda sign=sign: sign in state(one))  # type: ignore[misc]
+    value = json.loads(fleet.etcd.leases()[subnet(one).replace("/", "-")])
+    assert value["PublicIP"] == "198.18.1.13"
+
+
+def state(member: Member) -> str:
+    return member.node.run(["sh", "-c", "ip -d link show flannel.1; ip route"]).stdout.decode()
+
+
+def test_etcd_is_gone(fleet: Fleet, record_property: Any) -> None:
+    """It hangs, then dies, and comes back on its data: what it learnt meanwhile arrives."""
+    one, far = fleet.members["node-12"], fleet.members["node-21"]
+    before, errors = state(one), failures(one, "manager")
+    newcomer = SUBNETS + "10.244.254.0-24"
+    data = {"VNI": 1, "VtepMAC": "02:00:00:00:00:63"}
+    late = json.dumps({"PublicIP": "198.18.2.99", "BackendType": "vxlan", "BackendData": data})
+    with Pings(one.node, far.pods["node-21"], "node-12") as pings:
+        began = time.time()
+        fleet.etcd.pause()
+        one.node.run(["ip", "route", "del", subnet(far)])  # repairs need no etcd
+        wait(lambda: state(one) == before)
+        time.sleep(1)
+        fleet.etcd.stop()
+        wait(lambda: failures(one, "manager") > errors)
+        time.sleep(2)
+        assert state(one) == before
+        assert not one.daemon_ended()
+        fleet.etcd.start()
+        fleet.etcd.put(newcomer, late)
+        took = wait(lambda: "10.244.254.0/24 via" in state(one), 40)
+        failed = pings.failed_since(began)
+    fleet.etcd.ctl("del", newcomer)
+    wait(lambda: state(one) == before)
+    record_property("etcd", f"changes arrive {took:.1f} s after it is back; pings failed for {failed:.2f} s")
+    assert failed < 1
+
+
+def test_etcd_is_gone_while_a_daemon_starts(fleet: Fleet, record_property: Any) -> None:
+    """Its pods keep their ways, and it is ready as soon as etcd answers."""
+    one, far = fleet.members["node-12"], fleet.members["node-21"]
+    before = state(one)
+    fleet.etcd.stop()
+    assert one.stop() == 0
+    with Pings(one.node, far.pods["node-21"], "node-12") as pings:
+        began = time.time()
+        one.launch([f"--etcd-endpoints={fleet.etcd.url}", *fleet.flags])
+        wait(lambda: failures(one, "start") > 1)
+        assert "are up" not in one.get("/readyz")
+        fleet.etcd.start()
+        took = wait(lambda: "are up" in one.get("/readyz"), 40)
+        failed = pings.failed_since(began)
+    assert state(one) == before
+    record_property("start", f"ready {took:.1f} s after etcd; pings failed for {failed:.2f} s")
+    assert failed < 1
