@@ -16,7 +16,7 @@ IMAGE ?= cni-plugins-flannel
 
 BUILD_PACKAGES := binutils gcc libc6-dev libpython3.11 libpython3.11-dev python3-venv
 TEST_PACKAGES := busybox-static conntrack containerd containernetworking-plugins dbus dnsmasq-base etcd-client \
-	etcd-server firewalld iperf3 iproute2 iptables iputils-ping isc-dhcp-server nftables podman procps runc strace \
+	etcd-server ethtool firewalld iperf3 iproute2 iptables iputils-ping isc-dhcp-server nftables podman procps runc strace \
 	util-linux wireguard-tools
 VM_PACKAGES := busybox-static kmod qemu-system-x86 util-linux
 KUBE_PACKAGES := dpkg-dev golang-go kubernetes-client rsync

@@ -208,7 +208,7 @@ def test_both_families(suite_bin: str, backend: str) -> None:
         **VXLAN,
         "EnableIPv6": True,
         "IPv6Network": "fd00:244::/48",
-        "Backend": {"Type": backend},
+        "Backend": {"Type": backend, "TxChecksum": False},
     }
     with Fleet(suite_bin, config) as fleet:
         a, b = fleet.join(1, 11), fleet.join(1 if backend == "host-gw" else 2, 22)
@@ -228,6 +228,41 @@ def test_both_families(suite_bin: str, backend: str) -> None:
         assert ("BackendV6Data" in value) is (backend == "vxlan")
         devices = {name for name in a.node.links() if name.startswith("flannel")}
         assert devices == ({"flannel.1", "flannel-v6.1"} if backend == "vxlan" else set())
+        for device in devices:
+            assert not computes_late(a, device)
+            a.node.run(["ethtool", "-K", device, "tx-checksum-ip-generic", "on"])
+            wait(lambda device=device: not computes_late(a, device))  # type: ignore[misc]
+
+
+def computes_late(one: Member, device: str) -> bool:
+    """Tell whether a device leaves inner checksums to the one below it."""
+    return "tx-checksum-ip-generic: on" in one.node.run(["ethtool", "-k", device]).stdout.decode()
+
+
+@pytest.mark.parametrize("backend", ["vxlan", "host-gw"])
+def test_ipv6_alone(suite_bin: str, backend: str) -> None:
+    network = {"EnableIPv4": False, "EnableIPv6": True, "IPv6Network": "fd00:244::/48"}
+    with Fleet(suite_bin, {**network, "Backend": {"Type": backend}}) as fleet:
+        a, b = fleet.join(1, 11), fleet.join(1 if backend == "host-gw" else 2, 22)
+        fleet.start()
+        target = b.add_pod("b")
+        a.add_pod("a")
+        wait(lambda: metric(a, "flanneld_leases") == metric(b, "flanneld_leases") == 1)
+        mtu = 1500 if backend == "host-gw" else 1430
+        ping = ["ping", "-c", "3", "-i", "0.2", "-W", "3", "-M", "do", "-s", str(mtu - 48), target]
+        assert a.node.run(ping, netns="a", check=False).returncode == 0
+        known = a.subnet_env()
+        own = known["FLANNEL_IPV6_SUBNET"].replace("::1/", "::/")
+        assert known == {
+            "FLANNEL_IPV6_NETWORK": "fd00:244::/48",
+            "FLANNEL_IPV6_SUBNET": own.replace("::/", "::1/"),
+            "FLANNEL_MTU": "1500" if backend == "host-gw" else "1450",
+            "FLANNEL_IPMASQ": "true",
+        }
+        value = json.loads(fleet.etcd.leases()[f"0.0.0.0-0&{own.replace('/', '-')}"])
+        assert (value["PublicIP"], value["PublicIPv6"]) == ("0.0.0.0", "2001:db8:1::11")
+        devices = {name for name in a.node.links() if name.startswith("flannel")}
+        assert devices == ({"flannel-v6.1"} if backend == "vxlan" else set())
 
 
 def test_etcd_with_tls_and_client_certificates() -> None:

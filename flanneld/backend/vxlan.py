@@ -34,6 +34,9 @@ _OVERHEAD = {4: 50, 6: 70}
 subnet.env says uplink less 50 in every case, as the reference's does: an IPv6 packet that is too large for
 its device is answered with Packet Too Big by the node.
 """
+_CHECKSUM_OFF = (("tx-checksum-ip-generic", False),)
+"""Drivers and kernels that get the inner checksum of a packet wrong, most of all behind a NAT, are many. What
+is on by default is never switched on: an administrator may have switched it off by other means."""
 _NAMES = {4: "flannel.{}", 6: "flannel-v6.{}"}
 
 
@@ -46,6 +49,9 @@ class VxlanOptions(FoldedModel):
     gbp: bool = Field(False, description="Carry group policy ids.")
     learning: bool = Field(False, description="Note where MAC addresses are heard from.")
     direct_routing: bool = Field(False, description="No tunnel to nodes in our own subnet.")
+    tx_checksum: bool = Field(
+        True, description="False: count checksums before packets enter the tunnel, where they arrive broken."
+    )
 
 
 class Vxlan:
@@ -116,6 +122,7 @@ class Vxlan:
                 ("learning", options.learning),
                 ("gbp", options.gbp),
             ),
+            () if options.tx_checksum else _CHECKSUM_OFF,
         )
         yield Address(self._name(family), ip_interface(subnet.network_address))
 
