@@ -107,7 +107,7 @@ def test_wireguard(underlay: Underlay, record_property: Any) -> None:
             "device": "ip link del flannel-wg",
             "peer": f"wg set flannel-wg peer {key} remove",
             "allowed": f"wg set flannel-wg peer {key} allowed-ips 10.244.77.0/24",
-            "key": "wg genkey | wg set flannel-wg private-key /dev/stdin listen-port 4000",
+            "key": "wg genkey | wg set flannel-wg private-key /proc/self/fd/0 listen-port 4000",
         }
         show = "wg show flannel-wg dump | cut -f 1-4,8; ip route"
         repairs(one, lambda: shell(one, show), breaks, "10.244.21.0", record_property)
