@@ -27,6 +27,16 @@ def test_iptables_runs_on(suite_bin: str) -> None:
         assert tried == {0, 1}
 
 
+def test_nft_runs_on(suite_bin: str) -> None:
+    (flannel,) = networks("flannel")
+    plugins = [flannel.plugins[0], {**flannel.plugins[1], "conditionsV4": ["ip", "daddr", "192.0.2.1"]}]
+    with Stage(suite_bin, flannel._replace(plugins=plugins), keeper=True) as stage:
+        cases = [case for case in orphan.cases(stage) if case.verb == "ADD"]
+        assert {case.way for case in cases} == set(orphan.WAYS)
+        for case in cases:
+            assert orphan.attempt(stage, case) == [], case
+
+
 @pytest.mark.peer
 def test_a_delegate_of_the_reference_runs_on(suite_bin: str, tmp_path: Path) -> None:
     """Ours is killed, and Go's bridge, which has host-local to run yet, is not."""

@@ -161,6 +161,8 @@ class Stage:
         Raises:
             Failed: a plugin failed.
         """
+        if container == VICTIM:
+            self.free()
         result: Any = None
         for position in range(len(self.network.plugins))[:upto]:
             result = self._demand("ADD", position, container=container, netns=netns, **previous(result))
@@ -294,7 +296,6 @@ class Stage:
             Failed: a plugin failed.
         """
         if verb == "ADD":
-            self.free()
             return self.attach(upto=position)
         result, self._held = self._held or self.attach(), None
         self.detach(result, downto=position + 1)
