@@ -29,7 +29,7 @@ def detach(request: Request, teardown: Teardown, *others: str) -> None:
 
 
 def leave(request: Request, teardown: Teardown, step: Callable[..., object], *args: object) -> None:
-    """Take the step that parts the interface from the container, and give the addresses back; on GC, too.
+    """Take the step that parts the interface from the container, and give the addresses back.
 
     On GC the same for the interfaces and addresses of all attachments that are gone.
 
