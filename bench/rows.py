@@ -161,6 +161,12 @@ ROWS = (
     ),
     Row("static", "static alone", ours=lambda side: [side.static()], targets={"add": 2.0}),
     Row("macvlan", "macvlan", ours=lambda side: [side.on_uplink("macvlan")], targets={"add": 2.0}),
+    Row(
+        "dhcp",
+        "macvlan, dhcp: a lease of a server that answers at once",
+        ours=lambda side: [side.leased()],
+        targets={"add": 2.0},
+    ),
     Row("host-device", "host-device", ours=lambda side: [side.lent()], targets={"add": 2.0}),
     Row(
         "tuning",

@@ -9,6 +9,7 @@ from ipaddress import IPv4Address
 from typing import Any
 
 from bench.attachment import Attachment
+from integration import dhcp
 from integration.node import Node
 
 SUBNET = "10.88.0.0/16"
@@ -76,6 +77,14 @@ class Side:
             self.node.run(["ip", "link", "set", "beyond", "up"])
         return self.alone(plugin, master=UPLINK, **keys)
 
+    def leased(self) -> dict[str, Any]:
+        """Return macvlan with an address of a DHCP server's; it and the suite's daemon run from then on."""
+        if "lan" not in self.node.links():
+            dhcp.lan(self.node, bridged=False)
+            dhcp.start_dnsmasq(self.node, said="/dev/null")
+            dhcp.start_daemon(self.node, said="/dev/null")
+        return {"type": "macvlan", "master": "lan", "ipam": {"type": "dhcp"}}
+
     def lent(self) -> dict[str, Any]:
         """Return host-device, with an interface for each container."""
         present = self.node.links()
@@ -125,7 +134,7 @@ class Side:
         return {"type": "host-local", "ipam": ipam}
 
     def leftovers(self) -> list[str]:
-        """Return what containers have left behind: links, rules that name one, addresses, scratch files."""
+        """Return what containers have left behind: links, rules that name one, addresses, leases, files."""
         left = [f"link {name}" for name in self.node.links() if name.startswith("veth")]
         listed = json.loads(self.node.run(["nft", "--json", "list", "ruleset"]).stdout)["nftables"]
         for entry in listed:
@@ -134,7 +143,7 @@ class Side:
                 left.append(f"rule {text}")
         for folder, _, files in os.walk(self.data):
             left += [f"file {folder}/{name}" for name in files if self._is_left(folder, name)]
-        return left
+        return left + [f"lease {address}" for address in dhcp.leased(self.node)]
 
     @staticmethod
     def _is_left(folder: str, name: str) -> bool:

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
 BRIDGE = "br0"
 SERVER = "10.77.0.1"
-DNSMASQ_LOG, DHCPD_LOG = "/run/dnsmasq/log", "/run/dhcpd/log"
+LEASES = "/run/dnsmasq/leases"
+DNSMASQ_LOG, DHCPD_LOG, DAEMON_LOG = "/run/dnsmasq/log", "/run/dhcpd/log", "/run/log/dhcp"
 SOCKET = "/run/cni/dhcp.sock"
 FOLDER = "/run/cni/dhcp"
 DEADLINE = 15.0
@@ -65,21 +66,34 @@ def ended(process: subprocess.Popen[bytes], *, kill: bool = True) -> None:
 
 
 @contextmanager
-def dnsmasq(
-    node: Node, *options: str, pool: str = "10.77.0.100,10.77.0.199", lease: str = "1h"
-) -> Iterator[subprocess.Popen[bytes]]:
-    """Run Debian's dnsmasq as a DHCP server; give its process."""
-    os.makedirs(node.path("/run/dnsmasq"), exist_ok=True)
+def dnsmasq(node: Node, *options: str, **how: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Run Debian's dnsmasq as a DHCP server; give its process. Keys as in `start_dnsmasq`."""
+    process = start_dnsmasq(node, *options, **how)
+    try:
+        yield process
+    finally:
+        ended(process)
+
+
+def start_dnsmasq(
+    node: Node,
+    *options: str,
+    pool: str = "10.77.0.100,10.77.0.199",
+    lease: str = "1h",
+    said: str = DNSMASQ_LOG,
+) -> subprocess.Popen[bytes]:
+    """Start dnsmasq, which ends with the node at the latest; return its process when it listens."""
+    os.makedirs(node.path(os.path.dirname(LEASES)), exist_ok=True)
     command = [
         *("dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--user=root"),
         *("--interface=eth0", "--bind-interfaces", "--no-ping", "--log-facility=-", "--log-dhcp"),
-        *("--pid-file=", "--dhcp-leasefile=/run/dnsmasq/leases", "--dhcp-authoritative"),
+        *("--pid-file=", f"--dhcp-leasefile={LEASES}", "--dhcp-authoritative"),
         *(f"--dhcp-range={pool},255.255.255.0,{lease}", *options),
     ]
-    with open(node.path(DNSMASQ_LOG), "ab") as said:
-        process = node.popen(command, netns="server", stderr=said)
-    with _running(node, process):
-        yield process
+    with open(node.path(said), "ab") as file:
+        process = node.popen(command, netns="server", stderr=file)
+    _wait_for_server(node)
+    return process
 
 
 @contextmanager
@@ -105,23 +119,21 @@ def dhcpd(
     files = ("-cf", "/run/dhcpd/conf", "-lf", "/run/dhcpd/leases", "-pf", "/run/dhcpd/pid")
     with open(node.path(DHCPD_LOG), "ab") as said:
         process = node.popen(["dhcpd", "-4", "-f", "-d", *files, "eth0"], netns="server", stderr=said)
-    with _running(node, process):
-        yield process
-
-
-@contextmanager
-def _running(node: Node, server: subprocess.Popen[bytes]) -> Iterator[None]:
     try:
-        until(lambda: b":67 " in node.run(["ss", "-lunH"], netns="server").stdout)
-        yield
+        _wait_for_server(node)
+        yield process
     finally:
-        ended(server)
+        ended(process)
+
+
+def _wait_for_server(node: Node) -> None:
+    until(lambda: b":67 " in node.run(["ss", "-lunH"], netns="server").stdout)
 
 
 def leased(node: Node) -> dict[str, str]:
     """Return what dnsmasq has leased: address to client identifier, in hexadecimal with colons."""
     try:
-        with open(node.path("/run/dnsmasq/leases"), encoding="ascii") as file:
+        with open(node.path(LEASES), encoding="ascii") as file:
             return {line.split()[2]: line.split()[4] for line in file if len(line.split()) == 5}
     except FileNotFoundError:
         return {}
@@ -132,16 +144,24 @@ def daemon(
     node: Node, *flags: str, plugins: str = "", socket: str = SOCKET
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run `dhcp daemon`, of the node's plugins or of others; the block begins when it listens."""
-    os.makedirs(node.path("/run/log"), exist_ok=True)
-    with open(node.path("/run/log/dhcp"), "ab") as log:
-        process = node.popen([f"{plugins or node.plugins}/dhcp", "daemon", *flags], stderr=log, stdout=log)
+    process = start_daemon(node, *flags, plugins=plugins, socket=socket)
     try:
-        until(lambda: answers(node, socket))
         yield process
     finally:
         ended(process)
         if os.path.lexists(node.path(socket)) and plugins:
             os.unlink(node.path(socket))  # the reference's next daemon would not start
+
+
+def start_daemon(
+    node: Node, *flags: str, plugins: str = "", socket: str = SOCKET, said: str = DAEMON_LOG
+) -> subprocess.Popen[bytes]:
+    """Start a daemon, which ends with the node at the latest; return its process when it listens."""
+    os.makedirs(node.path(os.path.dirname(said)), exist_ok=True)
+    with open(node.path(said), "ab") as log:
+        process = node.popen([f"{plugins or node.plugins}/dhcp", "daemon", *flags], stderr=log, stdout=log)
+    until(lambda: answers(node, socket))
+    return process
 
 
 def answers(node: Node, socket: str = SOCKET) -> bool:
@@ -158,7 +178,7 @@ def attach_all(node: Node, conf: dict[str, Any], *names: str) -> list[Any]:
         return list(pool.map(lambda name: node.add("bridge", conf, container=name, netns=name), names))
 
 
-def log(node: Node, name: str = "/run/log/dhcp") -> str:
+def log(node: Node, name: str = DAEMON_LOG) -> str:
     """Return what daemons, or dnsmasq, have said."""
     with open(node.path(name), encoding="utf-8", errors="replace") as file:
         return file.read()

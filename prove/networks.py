@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cni_plugins.multicall import MODULES
+from integration import dhcp
 from integration.checks import DEFAULT, V4, V6, ipam
 from integration.flannel import DUAL, write_subnet_env
 
@@ -45,8 +46,11 @@ class Network(NamedTuple):
         return config
 
     def prepare(self, node: Node) -> None:
-        """Make what a list finds on a node: the flannel daemon's file, an uplink."""
+        """Make what a list finds on a node: the flannel daemon's file, an uplink, a DHCP server."""
         kinds = {plugin["type"] for plugin in self.plugins}
+        if any(plugin.get("ipam", {}).get("type") == "dhcp" for plugin in self.plugins):
+            _serve_addresses(node)
+            return
         if "flannel" in kinds:
             write_subnet_env(node, DUAL)
         if kinds & {"macvlan", "ipvlan"}:
@@ -56,6 +60,19 @@ class Network(NamedTuple):
             )
             node.run(["ip", "link", "set", "uplink", "up"])
             node.run(["ip", "link", "set", "eth0", "up"], netns="outside")
+
+
+def _serve_addresses(node: Node) -> None:
+    """Start a DHCP server on the other end of the link `lan`, and the daemon of the node's plugins.
+
+    The server's file of leases is below /run, so that a lease that nobody gave back is seen. None has an end:
+    what is there changes by the plugins alone.
+    """
+    dhcp.lan(node, bridged=False)
+    # By this the daemon releases the lease of an interface that is gone.
+    node.run(["ip", "address", "add", "10.77.0.2/24", "dev", "lan"])
+    dhcp.start_dnsmasq(node, lease="infinite", said="/dev/null")
+    dhcp.start_daemon(node, said="/dev/null")
 
 
 _IPAM = ipam(V4, V6, routes=DEFAULT)
@@ -104,6 +121,7 @@ _ALL = [
         ports=True,
     ),
     Network("macvlan", [{"type": "macvlan", "master": "uplink", "ipam": _IPAM}]),
+    Network("dhcp by macvlan", [{"type": "macvlan", "master": "lan", "ipam": {"type": "dhcp"}}]),
 ]
 
 
