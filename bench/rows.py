@@ -163,7 +163,7 @@ ROWS = (
     Row("macvlan", "macvlan", ours=lambda side: [side.on_uplink("macvlan")], targets={"add": 2.0}),
     Row(
         "dhcp",
-        "macvlan, dhcp: a lease of a server that answers at once",
+        "macvlan, dhcp; mostly waiting: the peer's daemon asks after 1 to 3 s",
         ours=lambda side: [side.leased()],
         targets={"add": 2.0},
     ),

@@ -50,7 +50,7 @@ def test_each_verb_is_a_line_and_nothing_is_left(suite_bin: str) -> None:
 
 @pytest.mark.peer
 def test_every_plugin_that_both_have_races(suite_bin: str) -> None:
-    rows = ("ptp", "static", "macvlan", "host-device", "tuning", "bandwidth", "sbr", "tap")
+    rows = ("ptp", "static", "macvlan", "dhcp", "host-device", "tuning", "bandwidth", "sbr", "tap")
     status, printed = bench(suite_bin, *rows, "--containers", "2", "--json")
     assert status == 0
     answer = json.loads(printed)
