@@ -65,7 +65,7 @@ bench: $(BUNDLE)/.built .work/test-packages ## Compare with the Go plugins (PEER
 	@$(BIN)/python -m bench $(ARGS)
 
 .PHONY: prove
-prove: $(BUNDLE)/.built .work/test-packages ## Kill every plugin at every system call (hours; ARGS="--sample 100" for less)
+prove: $(BUNDLE)/.built .work/test-packages ## Kill at every system call, feed a million hostile inputs (hours; ARGS="--sample 100" for less)
 	@$(BIN)/python -m prove $(ARGS) $(BUNDLE)
 
 .PHONY: bench-vm

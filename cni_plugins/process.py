@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 _IGNORED = (13, 25)  # SIGPIPE and SIGXFSZ, which the interpreter ignores and a child would inherit
 
 
+LIMIT = 64 << 20
+"""Bytes of what a program printed that are read. A node's whole ruleset has a tenth of that."""
+_EFBIG = 27
+
+
 class Completed:
     """A program's exit status (negative: the signal that ended it) and what it printed."""
 
@@ -41,7 +46,7 @@ def run(
         capture_stderr: false: its standard error goes where ours goes, and counts as empty.
 
     Raises:
-        OSError: it cannot be started.
+        OSError: it cannot be started; EFBIG: it printed more than LIMIT.
     """
     orphans.expect()
     source = posix.memfd_create("stdin", posix.MFD_CLOEXEC)
@@ -70,6 +75,8 @@ def _write(fd: int, data: bytes) -> None:
 
 
 def _content(fd: int) -> bytes:
+    if posix.fstat(fd).st_size > LIMIT:
+        raise OSError(_EFBIG, f"it printed more than {LIMIT} bytes")
     posix.lseek(fd, 0, 0)
     parts = []
     while part := posix.read(fd, 1 << 16):

@@ -9,7 +9,8 @@ from __future__ import annotations
 import binascii
 import os
 
-from cni_plugins.spec.codec import decode, encode
+from cni_plugins.kernel import files
+from cni_plugins.spec.codec import MAX_BYTES, decode, encode
 from cni_plugins.spec.errors import CNIError, DecodeError, InvalidConfigError, InvalidEnvironmentError
 from cni_plugins.spec.request import ifname_problem, valid_identifier
 
@@ -115,8 +116,9 @@ class Cache:
         self.make_folder()
         # A reader lists the whole folder; what it could see of this one is empty or the same attachment.
         draft = _draft(path)
+        _remove(draft)  # of an ADD that was killed; or what somebody put there
         try:
-            with open(draft, "wb", opener=_private) as file:
+            with open(draft, "xb", opener=_private) as file:
                 file.write(encode(body))
             os.replace(draft, path)
         except OSError:
@@ -133,9 +135,10 @@ class Cache:
         """
         path = self.path(network, container_id, ifname)
         try:
-            with open(path, "rb") as file:
-                data = file.read()
+            data = files.read(path, MAX_BYTES)
         except OSError:
+            return None
+        if data is None:
             return None
         raw = decode(data, path)
         if not isinstance(raw, dict):
@@ -170,8 +173,7 @@ class Cache:
             if name.startswith(".") or (container_id and f"-{container_id}-" not in name):
                 continue
             try:
-                with open(path, "rb") as file:
-                    raw = decode(file.read(), path)
+                raw = decode(files.read(path, MAX_BYTES) or b"", path)
                 if not isinstance(raw, dict) or raw.get("kind") != KIND:
                     continue
                 attachment = _attachment(raw, path)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+from cni_plugins.kernel import files as system
+from cni_plugins.spec.codec import MAX_BYTES
 from cni_plugins.spec.errors import InvalidConfigError
 from cni_plugins.spec.request import valid_identifier
 from cni_plugins.spec.result import VERSIONS
@@ -91,8 +93,7 @@ def _lint_file(findings: list[Finding], file: str, path: Sequence[str]) -> Netwo
 def _read(findings: list[Finding], file: str) -> Spot | None:
     """Return the top of a file's document; None when it cannot be read, which is noted."""
     try:
-        with open(file, "rb") as opened:
-            text = opened.read().decode()
+        text = (system.read(file, MAX_BYTES, follow=True) or b"").decode()
     except OSError as error:
         findings.append(Finding(file, 1, 1, ERROR, f"cannot be read: {error.strerror}"))
         return None

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import os
 
-from cni_plugins.spec.codec import decode, encode
+from cni_plugins.kernel import files
+from cni_plugins.spec.codec import MAX_BYTES, decode, encode
 from cni_plugins.spec.errors import CNIError, DecodeError, InvalidConfigError
 from cni_plugins.spec.request import valid_identifier
 from cni_plugins.spec.result import VERSIONS
@@ -242,10 +243,12 @@ def _checked_plugin(raw: Any, where: str) -> dict[str, Any]:
 
 def _read(path: str) -> bytes:
     try:
-        with open(path, "rb") as file:
-            return file.read()
+        data = files.read(path, MAX_BYTES, follow=True)
     except OSError as error:
         raise InvalidConfigError(f"cannot be read: {error.strerror}") from None
+    if data is None:
+        raise InvalidConfigError("there is no such file any more")
+    return data
 
 
 class _naming:  # noqa: N801 (reads as a statement)

@@ -8,7 +8,7 @@ import socket
 from _struct import Struct
 from typing import TYPE_CHECKING, Self
 
-from cni_plugins.kernel.netlink import attribute_map, text, uint
+from cni_plugins.kernel.netlink import attribute_map, text, uint, unpack
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -144,12 +144,14 @@ def _lost(error: OSError) -> Lost:
 def _parse(data: bytes) -> Iterator[Notice]:
     offset = 0
     while offset < len(data):
-        length, kind, _flags, _sequence, _port = _HEADER.unpack_from(data, offset)
+        length, kind, _flags, _sequence, _port = unpack(_HEADER, data[offset : offset + 16])
+        if length < _HEADER.size:
+            raise OSError(errno.EBADMSG, "the kernel's notice is cut off")
         body = data[offset + 16 : offset + length]
         offset += (length + 3) & ~3
         if kind in _RTM_LINK:
-            yield _INDEX_AT_4.unpack_from(body)[0], text(attribute_map(body, 16).get(_IFLA_IFNAME, b""))
+            yield unpack(_INDEX_AT_4, body)[0], text(attribute_map(body, 16).get(_IFLA_IFNAME, b""))
         elif kind in _RTM_ADDRESS or kind in _RTM_NEIGHBOUR:
-            yield _INDEX_AT_4.unpack_from(body)[0], ""
+            yield unpack(_INDEX_AT_4, body)[0], ""
         elif kind in _RTM_ROUTE:
             yield uint(attribute_map(body, 12).get(_RTA_OIF, b"")), ""

@@ -8,7 +8,16 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import TYPE_CHECKING
 
-from cni_plugins.kernel.netlink import NLM_F_CREATE, NLM_F_REPLACE, attr, attr_u32, attribute_map, uint
+from cni_plugins.kernel.addr import received
+from cni_plugins.kernel.netlink import (
+    NLM_F_CREATE,
+    NLM_F_REPLACE,
+    attr,
+    attr_u32,
+    attribute_map,
+    uint,
+    unpack,
+)
 
 if TYPE_CHECKING:
     from cni_plugins.kernel.netlink import Netlink, Reply
@@ -106,17 +115,17 @@ def found(nl: Netlink, version: int) -> list[Found]:
 
 def parse(reply: Reply) -> Found | None:
     """Return the route that a message describes; None for those of other tables and kinds."""
-    family, length, _src, _tos, table, protocol, _scope, kind, flags = _RTMSG.unpack_from(reply.body)
+    family, length, _src, _tos, table, protocol, _scope, kind, flags = unpack(_RTMSG, reply.body)
     if table != _RT_TABLE_MAIN or kind not in (_RTN_UNICAST, _RTN_BLACKHOLE):
         return None
     given = attribute_map(reply.body, 12)
-    packed = given.get(_RTA_DST, bytes(4 if family == _FAMILIES[4] else 16))
-    number = int.from_bytes(packed, "big")
+    destination = received(given.get(_RTA_DST, bytes(4 if family == _FAMILIES[4] else 16)), length).network()
+    number = int.from_bytes(destination.address, "big")
     gateway = given.get(_RTA_GATEWAY)
     return Found(
-        IPv4Network((number, length)) if family == _FAMILIES[4] else IPv6Network((number, length)),
+        IPv4Network((number, length)) if destination.version == 4 else IPv6Network((number, length)),
         uint(given.get(_RTA_OIF, b"")),
-        ip_address(gateway) if gateway else None,
+        ip_address(received(gateway, 0).address) if gateway else None,
         bool(flags & _RTNH_F_ONLINK),
         kind,
         uint(given.get(_RTA_PRIORITY, b"")),

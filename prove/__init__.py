@@ -1,5 +1,6 @@
-"""Proofs of what the suite promises about kills, faults and load: `make prove`.
+"""Proofs of what the suite promises about kills, faults, input and load: `make prove`.
 
-They are neither tests nor benchmarks: they go through every system call that a plugin makes and take hours;
-their result is a table, kept in docs/reliability.md. The tests in integration/test_prove_*.py run samples.
+They are neither tests nor benchmarks: they go through every system call that a plugin makes, or a million
+inputs, and take hours; their result is a table, kept in docs/reliability.md. The tests in
+integration/test_prove_*.py run samples.
 """

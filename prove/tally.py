@@ -47,6 +47,7 @@ class Tally:
         missed: cases in which it did not: the plugin had come to its end before.
         wrong: cases with a problem, by kind.
         failures: every case with a problem, in words.
+        answers: how often each answer came, where a case has one.
     """
 
     def __init__(self) -> None:
@@ -54,6 +55,7 @@ class Tally:
         self.missed = 0
         self.wrong: Counter[str] = Counter()
         self.failures: list[str] = []
+        self.answers: Counter[str] = Counter()
 
     def count(self, what: str, problems: list[Problem]) -> None:
         """Count a case."""
@@ -72,6 +74,7 @@ class Tally:
         self.missed += other.missed
         self.wrong += other.wrong
         self.failures += other.failures
+        self.answers += other.answers
 
     def row(self) -> list[str]:
         """Return its columns of the table."""

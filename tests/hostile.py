@@ -20,6 +20,7 @@ from tests.calls import VERBS, VERSIONS
 
 if TYPE_CHECKING:
     import random
+    from collections.abc import Callable
 
 FAULT = 999
 NAMES = (
@@ -82,9 +83,29 @@ VALUES: tuple[Any, ...] = (
     "1.1.0",
     "99.0.0",
 )
+DEEP = 100_000
+EXTREMES = (
+    b', "x": ' + b"[" * DEEP + b"]" * DEEP,
+    b', "ipam": ' + b'{"a":' * DEEP + b"1" + b"}" * DEEP,
+    b', "args": ' + b"[" * 900 + b"]" * 900,
+    b', "mtu": ' + b"9" * 5000,
+    b', "mtu": -' + b"9" * 4000,
+    b', "mtu": 1e999',
+    b', "mtu": 1' + b"0" * 4000 + b".5",
+    b', "mtu": NaN',
+    b', "mtu": 1400, "mtu": 1300, "MTU": 1200',
+    b', "name": "other", "name": "net", "type": "x", "cniVersion": "1.0.0"',
+    b', "ipam": {"type": "static"}, "ipam": {"type": "host-local"}',
+    b', "x": "' + b"y" * (1 << 20) + b'"',
+    b', "dns": {"nameservers": [' + b'"10.1.2.1", ' * 50_000 + b'"::1"]}',
+    b', "cni.dev/valid-attachments": [' + b'{"containerID": "c", "ifname": "e"}, ' * 10_000 + b"{}]",
+)
+"""What is put at an object's end: too deep, too large, too long, twice."""
 _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 _EVENTS = {
     "os.mkdir": (0,),
+    "os.chmod": (0,),
+    "os.utime": (0,),
     "os.remove": (0,),
     "os.rmdir": (0,),
     "os.truncate": (0,),
@@ -93,7 +114,11 @@ _EVENTS = {
     "os.symlink": (1,),
 }
 """Audit events that change a folder, and which of their arguments are the paths."""
-_KERNELS = ("/proc/", "/sys/", "/dev/null")
+_FOLLOWING = ("os.chmod", "os.truncate", "os.utime")
+_KERNELS = ("/proc/", "/sys/", "/dev/null", "/dev/net/tun")
+FOLDER = "/run/fuzz"
+ENV = "FLANNEL_NETWORK=10.1.0.0/16\nFLANNEL_SUBNET=10.1.2.1/24\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n"
+ALLOWED = (f"{FOLDER}/", "/run/cni/", "/run/xtables.lock/", "/var/lib/cni/")
 
 
 class Fence:
@@ -109,17 +134,29 @@ class Fence:
             return
         if event == "open":
             if isinstance(args[2], int) and args[2] & _WRITING:
-                self._look(args[0])
+                self._look(args[0], follows=not args[2] & os.O_NOFOLLOW)
         elif event in _EVENTS:
             for index in _EVENTS[event]:
-                self._look(args[index])
+                self._look(args[index], follows=event in _FOLLOWING)
 
-    def _look(self, path: Any) -> None:
-        if isinstance(path, int) or self.allowed is None:
+    def look(self, but: Callable[[str], bool] | None = None) -> None:
+        """Demand that nothing was written outside, but for paths that may be."""
+        crossed = [path for path in self.crossed if but is None or not but(path)]
+        self.crossed = []
+        assert not crossed, f"written outside: {crossed}"
+
+    def _look(self, path: Any, *, follows: bool) -> None:
+        allowed = self.allowed
+        if isinstance(path, int) or allowed is None:
             return
-        real = os.path.normpath(os.path.join("/", os.fsdecode(path)))
-        if not f"{real}/".startswith((*self.allowed, *_KERNELS)):
-            self.crossed.append(real)
+        name = os.path.join("/", os.fsdecode(path))
+        self.allowed = None  # what follows is no plugin's doing
+        if "\0" not in name and not name.startswith(_KERNELS):
+            folder, last = os.path.split(name)
+            real = os.path.realpath(name) if follows else os.path.join(os.path.realpath(folder), last)
+            if not f"{real}/".startswith((*allowed, *_KERNELS)):
+                self.crossed.append(real)
+        self.allowed = allowed
 
 
 def valid(plugin: str, verb: str, folder: str, version: str) -> dict[str, Any]:
@@ -234,13 +271,25 @@ def case(
     plugin, verb = chance.choice(plugins), chance.choice(VERBS)
     conf = changed(chance, valid(plugin, verb, folder, chance.choice(VERSIONS)))
     data = json.dumps(conf, ensure_ascii=chance.random() < 0.5).encode("utf-8", "surrogatepass")
-    if chance.random() < 0.05:
+    if chance.random() < 0.02:
+        data = data[:-1] + chance.choice(EXTREMES) + b"}"
+    elif chance.random() < 0.05:
         at = chance.randrange(len(data))
         spoilt = data[:at] + bytes(chance.randrange(256) for _ in range(chance.randrange(4))) + data[at + 1 :]
         # The folders are the administrator's word: another one would be written to as told.
         if all(spoilt.count(word) == data.count(word) for word in (folder.encode(), b'"dataDir"')):
             data = spoilt
     return plugin, environment(chance, verb, folder), data
+
+
+def make_bundle(folder: str) -> None:
+    """Make names in a folder by which delegates are found that run in this process."""
+    executable = f"{folder}/bundle"
+    with open(executable, "x", encoding="ascii"):
+        os.chmod(executable, 0o755)
+    for name in MODULES:
+        os.symlink(executable, f"{folder}/{name}")
+    skel.register_local(executable, lookup)
 
 
 def call(plugin: str, env: dict[str, str], data: bytes) -> int:
@@ -259,3 +308,24 @@ def call(plugin: str, env: dict[str, str], data: bytes) -> int:
         assert code != FAULT, (plugin, env, data[:2000], body)
         return code
     return 0
+
+
+class Calls:
+    """Makes and tries calls of every plugin, in a node; delegates run in this process, as in a bundle."""
+
+    def __init__(self) -> None:
+        os.makedirs(FOLDER)
+        with open(f"{FOLDER}/subnet.env", "w", encoding="ascii") as file:
+            file.write(ENV)
+        make_bundle(FOLDER)
+        self._fence = Fence()
+
+    def __call__(self, chance: random.Random) -> str:
+        """Try a case; return the code that came, 0 for none."""
+        self._fence.allowed = ALLOWED
+        try:
+            answer = str(call(*case(chance, FOLDER)))
+        finally:
+            self._fence.allowed = None
+        self._fence.look()
+        return answer

@@ -31,6 +31,14 @@ def test_input_and_output_larger_than_any_pipe() -> None:
     assert (done.status, done.stdout, done.stderr) == (0, data, data)
 
 
+def test_output_that_is_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "LIMIT", 1000)
+    assert len(shell(f"printf %{process.LIMIT}s").stdout) == process.LIMIT
+    for redirected in ("", ">&2"):
+        with pytest.raises(OSError, match="it printed more than 1000 bytes"):
+            shell(f"printf %{process.LIMIT + 1}s {redirected}")
+
+
 def test_input_that_nobody_reads() -> None:
     assert shell("exit 0", b"x" * (1 << 20)).status == 0
 

@@ -14,6 +14,7 @@ from cni_plugins.kernel.netlink import Netlink
 from cni_plugins.kernel.netns import find_namespace
 from cni_plugins.lazy import Lazy
 from cni_plugins.spec import skel
+from cni_plugins.spec.request import ifname_problem
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def bring_home(request: Request, search: Callable[[Request, Netlink], Link | Non
         OSError: the kernel refused; the note stays.
     """
     attachment = (request.network, request.container_id, request.ifname)
-    noted = notes.read(KIND, attachment)
+    noted = _noted(attachment)
     netns = find_namespace(request.netns) if request.netns else None
     moved = False
     with Netlink() as host:
@@ -57,7 +58,7 @@ def bring_home(request: Request, search: Callable[[Request, Netlink], Link | Non
             _rename(host, found, [found.alias, "", "down"])
         if moved:
             notes.remove(KIND, attachment)
-        elif noted is not None:
+        else:
             restore_fallen(host, attachment)
 
 
@@ -67,8 +68,8 @@ def restore_fallen(host: Netlink, attachment: tuple[str, str, str]) -> None:
     Raises:
         OSError: the kernel refused; the note stays.
     """
-    noted = notes.read(KIND, attachment)
-    if noted is not None and len(noted) == _LINES:
+    noted = _noted(attachment)
+    if noted is not None:
         fallen = _await_fallen(host, noted)
         if fallen is None and not noted[3]:
             skel.warn(
@@ -78,6 +79,14 @@ def restore_fallen(host: Netlink, attachment: tuple[str, str, str]) -> None:
         if fallen is not None and fallen.alias == noted[0]:
             _rename(host, fallen, noted)
     notes.remove(KIND, attachment)
+
+
+def _noted(attachment: tuple[str, str, str]) -> list[str] | None:
+    """Return what name, alias, state and kind the interface had; None without a note that can be right."""
+    lines = notes.read(KIND, attachment)
+    if lines is None or len(lines) != _LINES or ifname_problem(lines[0]):
+        return None
+    return lines if len(lines[1].encode()) <= link.MAX_ALIAS else None
 
 
 def _is_lent(request: Request, found: Link, noted: list[str] | None) -> bool:

@@ -197,8 +197,8 @@ def _present(tables: Nft, attachment: Attachment) -> list[FoundRule]:
 
 
 def _noted(tables: Nft, attachment: Attachment) -> list[FoundRule] | None:
-    lines = notes.read(_KIND, attachment)
-    if not lines or not all(line.isascii() and line.isdigit() for line in lines):
+    noted = notes.handles(_KIND, attachment)
+    if noted is None:
         return None
     prefix = attachment_hash(*attachment)
-    return tables.find(TABLE, CHAIN, map(int, lines), lambda text: text.startswith(prefix))
+    return tables.find(TABLE, CHAIN, noted, lambda text: text.startswith(prefix))

@@ -138,8 +138,8 @@ def _entrances(tables: Nft, attachment: Attachment) -> list[FoundRule]:
 
 
 def _noted(tables: Nft, attachment: Attachment) -> list[FoundRule] | None:
-    lines = notes.read(_KIND, attachment)
-    if not lines or not all(line.isascii() and line.isdigit() for line in lines):
+    noted = notes.handles(_KIND, attachment)
+    if noted is None:
         return None
     text = comment(*attachment[1:])[:MAX_COMMENT]
-    return tables.find(TABLE, ENTRANCE.name, map(int, lines), lambda found: found == text)
+    return tables.find(TABLE, ENTRANCE.name, noted, lambda found: found == text)

@@ -6,7 +6,16 @@ import errno
 from _struct import Struct
 
 from cni_plugins.address import Prefix
-from cni_plugins.kernel.netlink import NLM_F_CREATE, NLM_F_EXCL, attr, attr_u32, attribute_map, uint
+from cni_plugins.kernel.netlink import (
+    NLM_F_CREATE,
+    NLM_F_EXCL,
+    attr,
+    attr_u32,
+    attribute_map,
+    required,
+    uint,
+    unpack,
+)
 from cni_plugins.lazy import Lazy
 
 TYPE_CHECKING = False
@@ -103,12 +112,23 @@ def of_link(nl: Netlink, index: int, family: int = 0) -> list[Prefix]:
     """
     prefixes = []
     for reply in nl.dump(RTM_GETADDR, _IFADDRMSG.pack(family, 0, 0, 0, index)):
-        _family, length, _flags, _scope, owner = _IFADDRMSG.unpack_from(reply.body)
+        _family, length, _flags, _scope, owner = unpack(_IFADDRMSG, reply.body)
         found = attribute_map(reply.body, 8)
         address = found.get(_IFA_LOCAL) or found.get(_IFA_ADDRESS)
         if owner == index and address:
-            prefixes.append(Prefix(address, length))
+            prefixes.append(received(address, length))
     return prefixes
+
+
+def received(address: bytes, length: int) -> Prefix:
+    """Return the prefix that a message of the kernel's names.
+
+    Raises:
+        OSError: EBADMSG: no address has so many bytes, or none of that many a prefix of that length.
+    """
+    if len(address) not in (4, 16) or length > len(address) * 8:
+        raise OSError(errno.EBADMSG, f"the kernel's reply has an address {address.hex()}/{length}")
+    return Prefix(address, length)
 
 
 def settle(nl: Netlink, events: Netlink, index: int, seconds: float) -> None:
@@ -127,10 +147,11 @@ def settle(nl: Netlink, events: Netlink, index: int, seconds: float) -> None:
     while True:
         flags = 0
         for reply in nl.dump(RTM_GETADDR, _IFADDRMSG.pack(AF_INET6, 0, 0, 0, index)):
+            _family, length, small, _scope, _owner = unpack(_IFADDRMSG, reply.body)
             found = attribute_map(reply.body, 8)
-            own = uint(found[_IFA_FLAGS]) if _IFA_FLAGS in found else reply.body[2]
+            own = uint(found[_IFA_FLAGS]) if _IFA_FLAGS in found else small
             if own & _IFA_F_DADFAILED:
-                address = Prefix(found[_IFA_ADDRESS], reply.body[1])
+                address = received(required(found, _IFA_ADDRESS), length)
                 raise OSError(errno.EADDRINUSE, f"{address} is in use by somebody else on the network")
             flags |= own
         if not flags & _IFA_F_TENTATIVE:

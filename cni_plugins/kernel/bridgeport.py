@@ -14,6 +14,7 @@ from cni_plugins.kernel.netlink import (
     attribute_map,
     attributes,
     nested,
+    unpack,
 )
 
 _AF_BRIDGE = 7
@@ -97,7 +98,7 @@ def vlans(nl: Netlink) -> dict[int, dict[int, bool]]:
         for kind, payload in attributes(attribute_map(reply.body, 16).get(_IFLA_AF_SPEC, b"")):
             if kind != _IFLA_BRIDGE_VLAN_INFO:
                 continue
-            flags, vlan = _VLAN_INFO.unpack(payload)
+            flags, vlan = unpack(_VLAN_INFO, payload)
             if flags & _VLAN_RANGE_BEGIN:
                 begin = vlan
                 continue

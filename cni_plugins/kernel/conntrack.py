@@ -7,7 +7,7 @@ that goes on sending would reach a dead pod for as long as it does.
 from __future__ import annotations
 
 from cni_plugins.address import format_address
-from cni_plugins.kernel.netlink import attr, attr_u8, attr_u32, attribute_map, nested
+from cni_plugins.kernel.netlink import attr, attr_u8, attr_u32, attribute_map, nested, required
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def _udp(netlink: Netlink, header: bytes, ports: Collection[int]) -> list[bytes]
 
 def _delete(netlink: Netlink, header: bytes, flow: dict[int, bytes]) -> int:
     # The id makes sure that it is this flow, and not one that took its place since the dump.
-    body = nested(_CTA_TUPLE_ORIG, flow[_CTA_TUPLE_ORIG]) + attr(_CTA_ID, flow[_CTA_ID])
+    body = nested(_CTA_TUPLE_ORIG, required(flow, _CTA_TUPLE_ORIG)) + attr(_CTA_ID, required(flow, _CTA_ID))
     try:
         netlink.request(_DELETE, 0, header + body)
     except OSError as error:

@@ -174,7 +174,9 @@ class Bus:
         value = _Reader(message, start, order).value(signature[:1]) if signature[:1] in ("s", "b") else None
         reply_to = found.get(_REPLY_SERIAL, 0)
         flag = value if isinstance(value, str) or value is None else bool(value)
-        return kind, int(reply_to), str(found.get(_ERROR_NAME, "")), flag
+        if not isinstance(reply_to, int):
+            raise _damaged()
+        return kind, reply_to, str(found.get(_ERROR_NAME, "")), flag
 
 
 class _Reader:
@@ -189,27 +191,39 @@ class _Reader:
         found: dict[int, str | int] = {}
         while (self._at + 7) & ~7 < end:
             self._at = (self._at + 7) & ~7
-            code = self._message[self._at]
-            self._at += 1
+            code = self._byte()
             found[code] = self.value(str(self.value("g")))
         return found
 
     def value(self, kind: str) -> str | int:
         """Return a value of one of the types that header fields and our answers have."""
         if kind == "g":
-            length = self._message[self._at]
-            self._at += 1
+            length = self._byte()
         elif kind in ("s", "o", "u", "b"):
             self._at = (self._at + 3) & ~3
+            if self._at + 4 > len(self._message):
+                raise _damaged()
             length = int(self._number.unpack_from(self._message, self._at)[0])
             self._at += 4
             if kind in ("u", "b"):
                 return length
         else:
             raise OSError(errno.EBADMSG, f"the message bus sent a value of the type {kind!r}")
+        if self._at + length > len(self._message):
+            raise _damaged()
         text = self._message[self._at : self._at + length].decode("utf-8", "replace")
         self._at += length + 1
         return text
+
+    def _byte(self) -> int:
+        if self._at >= len(self._message):
+            raise _damaged()
+        self._at += 1
+        return self._message[self._at - 1]
+
+
+def _damaged() -> OSError:
+    return OSError(errno.EBADMSG, "the message bus sent a message whose parts do not fit together")
 
 
 def _aligned(data: bytes, boundary: int) -> bytes:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from typing import Self
 
 _CREATE = posix.O_CREAT | posix.O_CLOEXEC | posix.O_NOFOLLOW
+_TYPE_MASK, _DIRECTORY, _SYMBOLIC_LINK = 0o170000, 0o040000, 0o120000
 _NO_TMPFILE = (errno.EOPNOTSUPP, errno.EISDIR)
 """What open(2) says where O_TMPFILE is unknown: to the filesystem, or to the kernel."""
 
@@ -123,10 +124,24 @@ def make_directory(path: str, mode: int = 0o755) -> None:
         make_directory(above, mode)
         make_directory(path, mode)
     except FileExistsError as error:
-        if posix.stat(path).st_mode & 0o170000 != 0o040000:
+        if posix.stat(path).st_mode & _TYPE_MASK != _DIRECTORY:
             raise _about(error, "make the directory", path) from None
     except OSError as error:
         raise _about(error, "make the directory", path) from None
+
+
+def refuse_link(folder: str) -> None:
+    """Fail when a directory that only this suite has is a symbolic link: what is in it is not ours.
+
+    Raises:
+        OSError: ELOOP: it is one.
+    """
+    try:
+        mode = posix.lstat(folder).st_mode
+    except FileNotFoundError:
+        return
+    if mode & _TYPE_MASK == _SYMBOLIC_LINK:
+        raise _about(OSError(errno.ELOOP, "it is a symbolic link; remove it"), "use", folder)
 
 
 def try_writing(folder: str) -> None:

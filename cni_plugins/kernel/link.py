@@ -17,6 +17,7 @@ from cni_plugins.kernel.netlink import (
     nested,
     text,
     uint,
+    unpack,
 )
 from cni_plugins.lazy import Lazy
 
@@ -73,7 +74,7 @@ def header(index: int = 0, flags: int = 0, change: int = 0, family: int = 0) -> 
 
 def index_of(message: bytes) -> int:
     """Return the index of the link that a message is about."""
-    index: int = _IFINFOMSG.unpack_from(message)[2]
+    index: int = unpack(_IFINFOMSG, message)[2]
     return index
 
 
@@ -119,7 +120,7 @@ class Link:
     )
 
     def __init__(self, body: bytes) -> None:
-        _family, _type, self.index, self.flags, _change = _IFINFOMSG.unpack_from(body)
+        _family, _type, self.index, self.flags, _change = unpack(_IFINFOMSG, body)
         found = attribute_map(body, 16)
         self.name = text(found.get(IFLA_IFNAME, b""))
         self.mac = format_mac(found.get(IFLA_ADDRESS, b""))
@@ -198,7 +199,7 @@ def get(nl: Netlink, name: str = "", *, index: int = 0) -> Link:
     if name:
         body += attr_str(IFLA_IFNAME, name)
     try:
-        return Link(nl.request(RTM_GETLINK, 0, body)[0].body)
+        return Link(nl.get(RTM_GETLINK, body).body)
     except OSError as error:
         error.add_note(f"failed to look up link {name or index!r}")
         raise

@@ -9,12 +9,14 @@ from __future__ import annotations
 import errno
 from _struct import Struct
 
+from cni_plugins.kernel.addr import received
 from cni_plugins.kernel.netlink import (
     NLM_F_CREATE,
     NLM_F_REPLACE,
     attr,
     attr_u32,
     attribute_map,
+    unpack,
 )
 
 TYPE_CHECKING = False
@@ -115,11 +117,12 @@ def _dump(nl: Netlink, body: bytes, link: int) -> list[Neighbour]:
 
 def parse(reply: Reply) -> Neighbour:
     """Return the entry that a message of the kernel's describes; without a dst or MAC when it names none."""
-    family, link, state, _flags, _type = _NDMSG.unpack_from(reply.body)
+    family, link, state, _flags, _type = unpack(_NDMSG, reply.body)
     given = attribute_map(reply.body, 12)
+    dst = given.get(_NDA_DST, b"")
     return Neighbour(
         link,
-        given.get(_NDA_DST, b""),
+        received(dst, 0).address if dst else dst,
         given.get(_NDA_LLADDR, b""),
         forwarding=family == AF_BRIDGE,
         permanent=bool(state & NUD_PERMANENT),

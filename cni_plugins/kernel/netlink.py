@@ -14,7 +14,7 @@ from _struct import Struct
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import Self
+    from typing import Any, Self
 
 NETLINK_ROUTE = 0
 NETLINK_NETFILTER = 12
@@ -51,11 +51,20 @@ _EINTR = 4
 _EBADMSG = 74
 _BUFFER = 1 << 17
 _MAX_INTERRUPTED_DUMPS = 20
+_MAX_ERRNO = 4095
+_LONGEST_NUMBER = 8
+_LONGEST_ATTRIBUTE = 0xFFFF
 
 
 def attr(kind: int, payload: bytes) -> bytes:
-    """Return one attribute, padded to four bytes."""
+    """Return one attribute, padded to four bytes.
+
+    Raises:
+        OSError: EMSGSIZE: it is longer than an attribute can say.
+    """
     length = 4 + len(payload)
+    if length > _LONGEST_ATTRIBUTE:
+        raise OSError(errno.EMSGSIZE, f"{len(payload)} bytes are too many for the kernel")
     return _ATTR.pack(length, kind) + payload + b"\0" * (-length & 3)
 
 
@@ -97,7 +106,7 @@ def attributes(data: bytes, offset: int = 0) -> Iterator[tuple[int, bytes]]:
     while offset + 4 <= end:
         length, kind = _ATTR.unpack_from(data, offset)
         if length < 4 or offset + length > end:
-            raise OSError(_EBADMSG, "the kernel's reply is cut off")
+            raise _cut_off()
         yield kind & _NLA_TYPE_MASK, data[offset + 4 : offset + length]
         offset += (length + 3) & ~3
 
@@ -107,8 +116,36 @@ def attribute_map(data: bytes, offset: int = 0) -> dict[int, bytes]:
     return dict(attributes(data, offset))
 
 
+def required(found: dict[int, bytes], kind: int) -> bytes:
+    """Return the attribute of a type that no such message goes without.
+
+    Raises:
+        OSError: EBADMSG: this one does.
+    """
+    if kind not in found:
+        raise OSError(_EBADMSG, f"the kernel's reply lacks the attribute {kind}")
+    return found[kind]
+
+
+def unpack(layout: Struct, data: bytes) -> tuple[Any, ...]:
+    """Return the fields that data begins with: of a family's header, or of an attribute that is a structure.
+
+    Raises:
+        OSError: EBADMSG: there is less of it.
+    """
+    if len(data) < layout.size:
+        raise _cut_off()
+    return layout.unpack_from(data)
+
+
 def uint(payload: bytes) -> int:
-    """Return a number in the machine's byte order."""
+    """Return a number in the machine's byte order; 0 for nothing.
+
+    Raises:
+        OSError: EBADMSG: it has more than eight bytes.
+    """
+    if len(payload) > _LONGEST_NUMBER:
+        raise OSError(_EBADMSG, f"the kernel's reply has a number of {len(payload)} bytes")
     return int.from_bytes(payload, "little" if _LITTLE else "big")
 
 
@@ -179,6 +216,17 @@ class Netlink:
         header = _HEADER.pack(16 + len(body), kind, flags | NLM_F_REQUEST | NLM_F_ACK, self._sequence, 0)
         self._socket.send(header + body)
         return self._replies(self._sequence)
+
+    def get(self, kind: int, body: bytes, flags: int = 0) -> Reply:
+        """Ask for one object; return the reply.
+
+        Raises:
+            OSError: the kernel's answer, as for `request`; EBADMSG: it has none but that all is well.
+        """
+        replies = self.request(kind, flags, body)
+        if not replies:
+            raise _cut_off()
+        return replies[0]
 
     def dump(self, kind: int, body: bytes) -> list[Reply]:
         """Return every object of a kind, asking again while the kernel's tables change under the dump."""
@@ -274,10 +322,10 @@ class Netlink:
         offset = 0
         while offset < len(data):
             if offset + 16 > len(data):
-                raise OSError(_EBADMSG, "the kernel's reply is cut off")
+                raise _cut_off()
             length, kind, flags, sequence, _port = _HEADER.unpack_from(data, offset)
             if length < 16 or offset + length > len(data):
-                raise OSError(_EBADMSG, "the kernel's reply is cut off")
+                raise _cut_off()
             yield sequence, Reply(kind, flags, data[offset + 16 : offset + length])
             offset += (length + 3) & ~3
 
@@ -306,7 +354,7 @@ def _leave_to_kernel(netfilter: _socket.socket) -> None:
 def _refusal(reply: Reply) -> OSError | None:
     """Return the error an acknowledgement carries; None when it is none."""
     if len(reply.body) < 4:
-        return OSError(_EBADMSG, "the kernel's reply is cut off")
+        return _cut_off()
     code = -_ERRNO.unpack_from(reply.body)[0]
     if code == 0:
         return None
@@ -323,5 +371,11 @@ def _said(reply: Reply, offset: int) -> str:
     return text(attribute_map(reply.body, offset).get(_NLMSGERR_ATTR_MSG, b""))
 
 
+def _cut_off() -> OSError:
+    return OSError(_EBADMSG, "the kernel's reply is cut off")
+
+
 def _os_error(code: int, said: str) -> OSError:
+    if not 0 < code <= _MAX_ERRNO:
+        return OSError(_EBADMSG, f"the kernel's reply has the error number {code}")
     return OSError(code, f"{posix.strerror(code)}: {said}" if said else posix.strerror(code))

@@ -15,7 +15,7 @@ from __future__ import annotations
 import errno
 
 from cni_plugins.kernel import netlink
-from cni_plugins.kernel.netlink import attr, attribute_map, nested
+from cni_plugins.kernel.netlink import attr, attribute_map, nested, required
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -268,7 +268,7 @@ class Nft:
             OSError: the kernel refuses to say.
         """
         found = self._chain(table, chain)
-        return None if found is None else int.from_bytes(found[_CHAIN_USE], "big")
+        return None if found is None else int.from_bytes(required(found, _CHAIN_USE), "big")
 
     def decides(self, table: Table, chain: str) -> bool:
         """Tell whether a base chain decides on packets: by a rule, or by dropping what no rule accepts.
@@ -295,13 +295,13 @@ class Nft:
     def _chain(self, table: Table, chain: str) -> dict[int, bytes] | None:
         body = _body(table, string(_CHAIN_TABLE, table.name) + string(_CHAIN_NAME, chain))
         try:
-            replies = self._netlink.request(_GETCHAIN, 0, body)
+            reply = self._netlink.get(_GETCHAIN, body)
         except OSError as error:
             if error.errno in _ABSENT:
                 return None
             error.add_note(f"cannot look for chain {chain} of table {table.name}")
             raise
-        return attribute_map(replies[0].body, _NFGENMSG)
+        return attribute_map(reply.body, _NFGENMSG)
 
     def ask(
         self, kind: int, table: Table, attributes: bytes, *, dump: bool = False
@@ -337,13 +337,13 @@ class Nft:
             OSError: the kernel refuses to say.
         """
         try:
-            replies = self._netlink.request(_GETRULE, 0, _body(table, _rule_key(table, chain, handle)))
+            reply = self._netlink.get(_GETRULE, _body(table, _rule_key(table, chain, handle)))
         except OSError as error:
             if error.errno in _ABSENT:
                 return None
             error.add_note(f"cannot look for rule {handle} of chain {chain} of table {table.name}")
             raise
-        return _found(replies[0])
+        return _found(reply)
 
     def rules(self, table: Table, chain: str = "") -> list[FoundRule]:
         """Return the rules of a chain, or of a whole table, in order; of a missing one, none.
@@ -483,8 +483,8 @@ def comment_of(data: bytes) -> str:
 def _found(reply: netlink.Reply) -> FoundRule:
     attributes = attribute_map(reply.body, _NFGENMSG)
     return FoundRule(
-        netlink.text(attributes[_RULE_CHAIN]),
-        int.from_bytes(attributes[_RULE_HANDLE], "big"),
+        netlink.text(required(attributes, _RULE_CHAIN)),
+        int.from_bytes(required(attributes, _RULE_HANDLE), "big"),
         comment_of(attributes.get(_RULE_USERDATA, b"")),
         attributes.get(_RULE_EXPRESSIONS, b""),
     )

@@ -10,7 +10,16 @@ shows a rule as its author would have written it. Numbers: linux/netfilter/nf_ta
 
 from __future__ import annotations
 
-from cni_plugins.kernel.netlink import attr, attr_str, attr_u32, attribute_map, attributes, nested, text
+from cni_plugins.kernel.netlink import (
+    attr,
+    attr_str,
+    attr_u32,
+    attribute_map,
+    attributes,
+    nested,
+    required,
+    text,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -228,8 +237,9 @@ def compared(expressions: bytes) -> list[bytes]:
     values = []
     for _elem, expression in attributes(expressions):
         parts = attribute_map(expression)
-        if text(parts[_EXPR_NAME]) == "cmp":
-            values.append(attribute_map(attribute_map(parts[_EXPR_DATA])[_CMP_DATA])[_DATA_VALUE])
+        if text(required(parts, _EXPR_NAME)) == "cmp":
+            data = attribute_map(required(attribute_map(required(parts, _EXPR_DATA)), _CMP_DATA))
+            values.append(required(data, _DATA_VALUE))
     return values
 
 

@@ -8,7 +8,7 @@ removes one looks at the comment first, with others kept out by a lock.
 from __future__ import annotations
 
 from cni_plugins.kernel import nft
-from cni_plugins.kernel.netlink import attr, attr_u32, attribute_map, attributes, nested
+from cni_plugins.kernel.netlink import attr, attr_u32, attribute_map, attributes, nested, required
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -115,4 +115,5 @@ def _found(answers: list[dict[int, bytes]]) -> Iterable[tuple[bytes, str]]:
     for answer in answers:
         for _kind, element in attributes(answer.get(_ELEM_ELEMENTS, b"")):
             parts = attribute_map(element)
-            yield attribute_map(parts[_KEY])[_DATA_VALUE], nft.comment_of(parts.get(_USERDATA, b""))
+            key = attribute_map(required(parts, _KEY))
+            yield required(key, _DATA_VALUE), nft.comment_of(parts.get(_USERDATA, b""))

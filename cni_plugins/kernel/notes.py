@@ -12,6 +12,7 @@ import posix
 from cni_plugins.kernel import files
 
 FOLDER = "/run/cni"
+_HANDLE_DIGITS = 19
 
 
 def write(kind: str, attachment: tuple[str, str, str], lines: list[str]) -> None:
@@ -25,6 +26,7 @@ def write(kind: str, attachment: tuple[str, str, str], lines: list[str]) -> None
     Raises:
         OSError: it cannot be written.
     """
+    files.refuse_link(f"{FOLDER}/{kind}")
     path = _path(kind, attachment)
     data = "".join(f"{line}\n" for line in lines).encode()
     try:
@@ -38,6 +40,7 @@ def write(kind: str, attachment: tuple[str, str, str], lines: list[str]) -> None
 def sweep(kind: str) -> None:
     """Throw away what killed processes left that were replacing a note; for the holder of the lock."""
     for folder in (f"{FOLDER}/{kind}", f"{FOLDER}/{kind}-addresses"):
+        files.refuse_link(folder)
         try:
             names = posix.listdir(folder)
         except FileNotFoundError:
@@ -69,8 +72,26 @@ def read(kind: str, attachment: tuple[str, str, str]) -> list[str] | None:
     return None if data is None else data.decode("utf-8", "replace").splitlines()
 
 
+def handles(kind: str, attachment: tuple[str, str, str]) -> list[int] | None:
+    """Return the handles of nftables rules that a note lists; None when there is none, or it is damaged.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    lines = read(kind, attachment)
+    if not lines or not all(is_handle(line) for line in lines):
+        return None
+    return [int(line) for line in lines]
+
+
+def is_handle(text: str) -> bool:
+    """Tell whether a text is a number that a rule can have: 64 bits."""
+    return text.isascii() and text.isdigit() and len(text) <= _HANDLE_DIGITS
+
+
 def remove(kind: str, attachment: tuple[str, str, str]) -> None:
     """Throw a note away; one that is gone already is no error."""
+    files.refuse_link(f"{FOLDER}/{kind}")
     files.remove(_path(kind, attachment))
 
 
@@ -93,6 +114,7 @@ def lock(kind: str) -> files.Lock:
 
     A program that was started meanwhile holds it until its end, even if we are killed.
     """
+    files.refuse_link(f"{FOLDER}/{kind}")
     path = f"{FOLDER}/{kind}/lock"
     try:
         return files.Lock(path, inherit=True)

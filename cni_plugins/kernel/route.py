@@ -6,7 +6,7 @@ import errno
 from _struct import Struct
 
 from cni_plugins.address import Prefix, format_address
-from cni_plugins.kernel.addr import AF_INET, AF_INET6
+from cni_plugins.kernel.addr import AF_INET, AF_INET6, received
 from cni_plugins.kernel.netlink import (
     NLM_F_CREATE,
     NLM_F_REPLACE,
@@ -15,6 +15,7 @@ from cni_plugins.kernel.netlink import (
     attribute_map,
     nested,
     uint,
+    unpack,
 )
 
 TYPE_CHECKING = False
@@ -145,13 +146,13 @@ def towards(nl: Netlink, address: bytes) -> int | None:
     family = AF_INET if len(address) == 4 else AF_INET6
     body = _RTMSG.pack(family, len(address) * 8, 0, 0, 0, 0, 0, 0, 0) + attr(_RTA_DST, address)
     try:
-        replies = nl.request(RTM_GETROUTE, 0, body)
+        reply = nl.get(RTM_GETROUTE, body)
     except OSError as error:
         if error.errno not in (errno.ENETUNREACH, errno.EHOSTUNREACH):
             error.add_note(f"failed to look up the route to {format_address(address)}")
             raise
         return None
-    found = attribute_map(replies[0].body, 12)
+    found = attribute_map(reply.body, 12)
     return uint(found[_RTA_OIF]) if _RTA_OIF in found else None
 
 
@@ -171,7 +172,7 @@ def default_link(nl: Netlink) -> int | None:
             continue  # no route was ever in that table, or the family is switched off
         found = []
         for reply in replies:
-            _family, length, _src, _tos, _table, _proto, _scope, kind, _flags = _RTMSG.unpack_from(reply.body)
+            _family, length, _src, _tos, _table, _proto, _scope, kind, _flags = unpack(_RTMSG, reply.body)
             if length or kind != _RTN_UNICAST:
                 continue
             given = attribute_map(reply.body, 12)
@@ -195,13 +196,14 @@ def of_link(nl: Netlink, index: int, family: int) -> list[Route]:
     size = 4 if family == AF_INET else 16
     routes = []
     for reply in nl.dump(RTM_GETROUTE, _RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)):
-        _family, length, _src, _tos, table, _proto, scope, kind, _flags = _RTMSG.unpack_from(reply.body)
+        _family, length, _src, _tos, table, _proto, scope, kind, _flags = unpack(_RTMSG, reply.body)
         found = attribute_map(reply.body, 12)
         if kind != _RTN_UNICAST or uint(found.get(_RTA_OIF, b"")) != index:
             continue
-        route = Route(
-            Prefix(found.get(_RTA_DST, bytes(size)), length), found.get(_RTA_GATEWAY), index, scope=scope
-        )
+        gateway = found.get(_RTA_GATEWAY)
+        if gateway is not None:
+            gateway = received(gateway, 0).address
+        route = Route(received(found.get(_RTA_DST, bytes(size)), length), gateway, index, scope=scope)
         route.table = uint(found[_RTA_TABLE]) if _RTA_TABLE in found else table
         route.priority = uint(found.get(_RTA_PRIORITY, b""))
         route.src = found.get(_RTA_PREFSRC)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import errno
 from _struct import Struct
 
-from cni_plugins.address import Prefix
-from cni_plugins.kernel.addr import AF_INET, AF_INET6
-from cni_plugins.kernel.netlink import NLM_F_CREATE, NLM_F_EXCL, attr, attr_u32, attribute_map, uint
+from cni_plugins.kernel.addr import AF_INET, AF_INET6, received
+from cni_plugins.kernel.netlink import NLM_F_CREATE, NLM_F_EXCL, attr, attr_u32, attribute_map, uint, unpack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from cni_plugins.address import Prefix
     from cni_plugins.kernel.netlink import Netlink
 
 RTM_NEWRULE = 32
@@ -98,11 +98,9 @@ def rules(nl: Netlink) -> list[Rule]:
             error.add_note("failed to list the routing rules")
             raise
         for reply in replies:
-            _family, _dst, length, _tos, small, _r1, _r2, action, _flags = _FIB_RULE_HDR.unpack_from(
-                reply.body
-            )
+            _family, _dst, length, _tos, small, _r1, _r2, action, _flags = unpack(_FIB_RULE_HDR, reply.body)
             given = attribute_map(reply.body, _FIB_RULE_HDR.size)
-            source = Prefix(given[_FRA_SRC], length) if _FRA_SRC in given else None
+            source = received(given[_FRA_SRC], length) if _FRA_SRC in given else None
             table = uint(given[_FRA_TABLE]) if _FRA_TABLE in given else small
             priority = uint(given.get(_FRA_PRIORITY, b""))
             found.append(Rule(source, table if action == _FR_ACT_TO_TBL else 0, priority, family))

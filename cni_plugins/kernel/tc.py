@@ -21,6 +21,7 @@ from cni_plugins.kernel.netlink import (
     nested,
     text,
     uint,
+    unpack,
 )
 
 TYPE_CHECKING = False
@@ -185,7 +186,7 @@ def root_tbf(nl: Netlink, index: int) -> Tbf | None:
     found = attribute_map(options) if kind == "tbf" else {}  # others' options need not be attributes
     if _TCA_TBF_PARMS not in found:
         return None
-    rate, _peak, limit, buffer, _mtu = _TBF.unpack_from(found[_TCA_TBF_PARMS])
+    rate, _peak, limit, buffer, _mtu = unpack(_TBF, found[_TCA_TBF_PARMS])
     whole = found.get(_TCA_TBF_RATE64)
     return Tbf(uint(whole) if whole else _RATESPEC.unpack(rate)[-1], limit, buffer)
 
@@ -225,11 +226,8 @@ def _redirect_of(options: dict[int, bytes]) -> list[int]:
     selector = options.get(_TCA_U32_SEL, b"")
     if len(selector) < _SELECTOR.size or _TCA_U32_ACT not in options:
         return []
-    keys = _SELECTOR.unpack_from(selector)[2]
-    masks = [
-        _KEY.unpack_from(selector, at)[0]
-        for at in range(_SELECTOR.size, min(len(selector), _SELECTOR.size + keys * _KEY.size), _KEY.size)
-    ]
+    end = _SELECTOR.size + _SELECTOR.unpack_from(selector)[2] * _KEY.size
+    masks = [unpack(_KEY, selector[at:end])[0] for at in range(_SELECTOR.size, end, _KEY.size)]
     if any(masks):
         return []  # only what matches
     targets = []

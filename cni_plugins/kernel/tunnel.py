@@ -134,13 +134,13 @@ def ipip(nl: Netlink, name: str) -> tuple[bytes, bytes] | None:
 
 def _data(nl: Netlink, name: str, kind: str) -> dict[int, bytes] | None:
     try:
-        replies = nl.request(link.RTM_GETLINK, 0, link.header() + attr_str(link.IFLA_IFNAME, name))
+        reply = nl.get(link.RTM_GETLINK, link.header() + attr_str(link.IFLA_IFNAME, name))
     except OSError as error:
         if error.errno == errno.ENODEV:
             return None
         error.add_note(f"failed to look up link {name!r}")
         raise
-    info = attribute_map(attribute_map(replies[0].body, 16).get(link.IFLA_LINKINFO, b""))
+    info = attribute_map(attribute_map(reply.body, 16).get(link.IFLA_LINKINFO, b""))
     if text(info.get(link.IFLA_INFO_KIND, b"")) != kind:
         return None
     return attribute_map(info.get(link.IFLA_INFO_DATA, b""))

@@ -242,7 +242,7 @@ def _forget_flows(
     try:
         with Netlink(NETLINK_NETFILTER) as netlink:
             for version in addresses or _FAMILIES:
-                to = None if everywhere else addresses[version]
+                to = None if everywhere else addresses.get(version)
                 conntrack.forget(netlink, conntrack.Flows(version, targets, to))
     except OSError as error:
         skel.warn(f"portmap: {skel.as_cni_error(error).msg}")

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 _ALLOWLIST = "/etc/cni/tuning/allowlist.conf"
 _NOTES = "tuning-stashes"
+_LONGEST_LIST = 1 << 16
+"""Bytes of the allow-list: with as many, a call takes half a second."""
 
 
 def add(request: Request) -> Result:
@@ -111,6 +113,10 @@ def gc(request: Request) -> None:
 
 def _forget(attachment: tuple[str, str, str]) -> None:
     for path in notes.read(_NOTES, attachment) or []:
+        # The folder was configured at ADD, the name never is: a damaged note must not cost another's file.
+        if "\0" in path or not path.endswith(f"/{_file_name(*attachment[1:])}"):
+            skel.warn(f"tuning: {path!r} is not where the properties of {' '.join(attachment)} are kept")
+            continue
         files.remove(path)
         skel.removed(attachment[0], f"{path}, with the properties of an interface that is gone")
     notes.remove(_NOTES, attachment)
@@ -122,7 +128,11 @@ def _attachment(request: Request) -> tuple[str, str, str]:
 
 def _stash(request: Request) -> str:
     conf: TuningConf = request.conf
-    return f"{conf.data_dir}/{request.container_id}_{request.ifname}.json"
+    return f"{conf.data_dir}/{_file_name(request.container_id, request.ifname)}"
+
+
+def _file_name(container_id: str, ifname: str) -> str:
+    return f"{container_id}_{ifname}.json"
 
 
 def _sysctls(request: Request) -> dict[str, str]:
@@ -138,7 +148,7 @@ def _sysctls(request: Request) -> dict[str, str]:
 
 def _allowed() -> list[str] | None:
     """Return the allow-list; None without the file: then all is allowed."""
-    data = files.read(_ALLOWLIST, follow=True)
+    data = files.read(_ALLOWLIST, _LONGEST_LIST, follow=True)
     return None if data is None else sysctls.expressions(data)
 
 

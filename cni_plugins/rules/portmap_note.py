@@ -8,6 +8,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cni_plugins.rules.portmap import Mapping
 
+_FAMILIES = (4, 6)
+_MAX_PORT = 0xFFFF
+_MAX_HANDLE = 0xFFFF_FFFF_FFFF_FFFF
+_MAX_NAME = 255
+
 
 class Note:
     """What was made for an attachment.
@@ -55,9 +60,19 @@ class Note:
             address = parse_address(words[0])
             self.addresses[4 if len(address) == 4 else 6] = address
         elif key == "udp":
-            self.udp.append((int(words[0]), None if words[1] == "any" else parse_address(words[1])))
+            port = _number(words[0], _MAX_PORT)
+            self.udp.append((port, None if words[1] == "any" else parse_address(words[1])))
         elif key == "rule":
-            self.rules.append((int(words[0]), words[1], int(words[2])))
+            version, chain, handle = _number(words[0], 6), words[1], _number(words[2], _MAX_HANDLE)
+            if version not in _FAMILIES or len(chain) > _MAX_NAME:
+                raise ValueError("no rule of ours")
+            self.rules.append((version, chain, handle))
+
+
+def _number(text: str, most: int) -> int:
+    if not (text.isascii() and text.isdigit()) or len(text) > len(str(most)) or int(text) > most:
+        raise ValueError(f"{text!r} is no number up to {most}")
+    return int(text)
 
 
 def udp_targets(mappings: list[Mapping]) -> list[tuple[int, bytes | None]]:

@@ -9,6 +9,8 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from cni_plugins.kernel import files
+from cni_plugins.spec.codec import decode
 from cni_plugins.spec.errors import CNIError
 from conflist.cache import Cache
 from conflist.load import iterate_networks
@@ -137,10 +139,11 @@ def flannel_ipam(plugin: dict[str, Any]) -> dict[str, Any]:
 def subnet_env(plugin: dict[str, Any]) -> dict[str, str]:
     """Return what flannel's daemon says; nothing when it has said nothing."""
     try:
-        with open(plugin.get("subnetFile") or SUBNET_FILE, encoding="utf-8", errors="replace") as file:
-            return dict(line.strip().partition("=")[::2] for line in file)
+        data = files.read(str(plugin.get("subnetFile") or SUBNET_FILE), follow=True)
     except OSError:
         return {}
+    lines = (data or b"").decode("utf-8", "replace").splitlines()
+    return dict(line.strip().partition("=")[::2] for line in lines)
 
 
 def is_young(path: str) -> bool:
@@ -162,8 +165,7 @@ def _reservations(facts: Facts) -> Iterator[Reservation]:
             for address in names:
                 path = os.path.join(folder, address)
                 try:
-                    with open(path, "rb") as file:
-                        text = file.read(4096).decode("utf-8", "replace")
+                    text = (files.read(path) or b"").decode("utf-8", "replace")
                 except OSError:
                     continue
                 container_id, _, ifname = text.partition("\r\n")
@@ -186,9 +188,8 @@ def _scratch_files(facts: Facts) -> Iterator[tuple[str, tuple[str, str]]]:
             for container in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
                 path = os.path.join(folder, container)
                 try:
-                    with open(path, encoding="utf-8") as file:
-                        noted = json.load(file)
-                except (OSError, ValueError):
+                    noted = decode(files.read(path) or b"", path)
+                except (OSError, CNIError):
                     continue
                 if isinstance(noted, dict) and noted.get("name") == network.name:
                     yield path, (network.name, container)

@@ -44,6 +44,7 @@ def ask_release(folder: str, name: str) -> bool:
     Raises:
         OSError: the request cannot be written.
     """
+    files.refuse_link(folder)
     if files.read(f"{folder}/{name}") is None:
         return False
     with files.NewFile(folder, files.temporary_name(f"{folder}/{name}{RELEASE}"), b"") as note:

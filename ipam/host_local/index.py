@@ -121,6 +121,8 @@ class Index:
     def rebuild(self, table: Mapping[str, list[str]]) -> None:
         """Make the index say what the table says; links that are right already are left alone."""
         try:
+            for folder in (self.path.rpartition("/")[0], self.path):
+                _remove_link(folder)
             files.make_directory(self.path, 0o700)
             present = set(posix.listdir(self.path))
             for name in present - table.keys():
@@ -135,3 +137,12 @@ class Index:
                 self.put(name, addresses, replace=True)
             if not self._usable:
                 return
+
+
+def _remove_link(path: str) -> None:
+    """Remove a symbolic link in the place of a directory of ours: what it leads to is not to be cleared."""
+    try:
+        posix.readlink(path)
+    except OSError:  # EINVAL: it is none
+        return
+    posix.unlink(path)

@@ -48,6 +48,7 @@ class Store:
     def __init__(self, data_dir: str, network: str, *, create: bool) -> None:
         data_dir = data_dir or DEFAULT_DATA_DIR
         self.folder = f"{data_dir}/{network}"
+        files.refuse_link(self.folder)
         path = f"{self.folder}/lock"
         mode = 0o750  # the reference's: whichever comes first makes it
         try:

@@ -92,6 +92,7 @@ class Store:
 
     def __init__(self, folder: str) -> None:
         self._folder = folder
+        files.refuse_link(folder)
         files.make_directory(folder, 0o700)
         with open(_BOOT, encoding="ascii") as file:
             self._boot = file.read().strip()
