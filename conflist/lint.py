@@ -6,6 +6,7 @@ model can say is in `conflist.rules` and `conflist.ranges`.
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -93,7 +94,10 @@ def _lint_file(findings: list[Finding], file: str, path: Sequence[str]) -> Netwo
 def _read(findings: list[Finding], file: str) -> Spot | None:
     """Return the top of a file's document; None when it cannot be read, which is noted."""
     try:
-        text = (system.read(file, MAX_BYTES, follow=True) or b"").decode()
+        data = system.read(file, MAX_BYTES, follow=True)
+        if data is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        text = data.decode()
     except OSError as error:
         findings.append(Finding(file, 1, 1, ERROR, f"cannot be read: {error.strerror}"))
         return None

@@ -247,7 +247,7 @@ def _read(path: str) -> bytes:
     except OSError as error:
         raise InvalidConfigError(f"cannot be read: {error.strerror}") from None
     if data is None:
-        raise InvalidConfigError("there is no such file any more")
+        raise InvalidConfigError("cannot be read: No such file or directory")
     return data
 
 
