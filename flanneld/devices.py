@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
-from cni_plugins.kernel import link, tunnel
+from cni_plugins.kernel import link, linkset, newlink, tunnel
 from flanneld import ethtool, tun, wireguard
 
 if TYPE_CHECKING:
@@ -58,10 +58,10 @@ def ensure(nl: Netlink, wanted: Device) -> bool:
         there = link.get(nl, wanted.name)
     changed |= kind.adjust(wanted)
     if there.mtu != wanted.mtu:
-        link.configure(nl, there.index, mtu=wanted.mtu)
+        linkset.configure(nl, there.index, mtu=wanted.mtu)
         changed = True
     if wanted.mac is not None and there.mac != wanted.mac:
-        link.set_mac(nl, there.index, link.parse_mac(wanted.mac))
+        linkset.set_mac(nl, there.index, link.parse_mac(wanted.mac))
         changed = True
     changed |= ethtool.switch(wanted.name, wanted.offloads)
     if not there.is_up:
@@ -118,7 +118,7 @@ KINDS = {
     ),
     "wireguard": Kind(
         lambda nl, wanted: link.get(nl, wanted.name).kind == "wireguard",
-        lambda nl, wanted: link.create(nl, "wireguard", wanted.name, mtu=wanted.mtu, up=False),
+        lambda nl, wanted: newlink.create(nl, "wireguard", wanted.name, mtu=wanted.mtu, up=False),
         _adjust_wireguard,
     ),
     "tun": Kind(

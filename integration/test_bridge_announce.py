@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from cni_plugins.kernel import link
+from cni_plugins.kernel import newlink
 from cni_plugins.kernel.netlink import Netlink
 from integration.checks import Wire, bridge, dual_stack, ipam, mac_bytes, ping, pods
 
@@ -54,11 +54,11 @@ def test_a_carrier_is_waited_for(node: Node) -> None:
     node.run(["sh", "-ec", script])
     with node.entered(), Netlink() as host:
         with pytest.raises(TimeoutError) as caught:
-            link.get_carrying(host, "port")
+            newlink.get_carrying(host, "port")
         assert caught.value.__notes__ == ["link 'port' has no carrier"]
         later = node.popen(["sh", "-c", "sleep 0.2; ip link set other up"])
-        assert link.get_carrying(host, "port").carries
-        assert link.get_carrying(host, "br0").carries
+        assert newlink.get_carrying(host, "port").carries
+        assert newlink.get_carrying(host, "br0").carries
         assert later.wait() == 0
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
-from cni_plugins.kernel import bridgeport, link
+from cni_plugins.kernel import bridgeport, link, newlink
 from cni_plugins.kernel.netlink import NLM_F_CREATE, NLM_F_EXCL, Reply
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ def test_vlans_of_a_port(
 @pytest.mark.parametrize("filtering", [False, True])
 def test_a_bridge_that_filters_vlans(filtering: bool) -> None:
     kind, flags, message = sent(
-        lambda nl: link.create_bridge(nl, "br0", b"\2\0\0\0\0\1", mtu=1400, vlan_filtering=filtering)
+        lambda nl: newlink.create_bridge(nl, "br0", b"\2\0\0\0\0\1", mtu=1400, vlan_filtering=filtering)
     )
     assert (kind, flags) == (link.RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL)
     assert message.get_attr("IFLA_IFNAME") == "br0"

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cni_plugins.address import Prefix, parse_address
-from cni_plugins.kernel import addr, bridgeport, link, route
+from cni_plugins.kernel import addr, bridgeport, link, linkset, newlink, route
 from tests.kernel_end import DONE, MULTI, Asked, KernelEnd
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def change_flags(request: Asked) -> int:
 
 
 def test_create_bridge(kernel: KernelEnd) -> None:
-    request = asked(kernel, link.create_bridge, "cni0", link.parse_mac(MAC), mtu=1450, vlan_filtering=True)
+    request = asked(kernel, newlink.create_bridge, "cni0", link.parse_mac(MAC), mtu=1450, vlan_filtering=True)
     message = request.decoded()
     assert (request.kind, change_flags(request)) == (16, CREATE_NEW)
     assert (message["index"], message["flags"], message["change"]) == (0, 0, 0)
@@ -62,7 +62,7 @@ def test_create_bridge(kernel: KernelEnd) -> None:
 
 
 def test_create_a_plain_bridge(kernel: KernelEnd) -> None:
-    message = asked(kernel, link.create_bridge, "br", link.parse_mac(MAC)).decoded()
+    message = asked(kernel, newlink.create_bridge, "br", link.parse_mac(MAC)).decoded()
     assert attributes(message) == {
         "IFLA_IFNAME": "br",
         "IFLA_ADDRESS": MAC,
@@ -71,7 +71,9 @@ def test_create_a_plain_bridge(kernel: KernelEnd) -> None:
 
 
 def test_create_veth(kernel: KernelEnd) -> None:
-    request = asked(kernel, link.create_veth, "veth1", "eth0", 9, master=7, mtu=1400, mac=link.parse_mac(MAC))
+    request = asked(
+        kernel, newlink.create_veth, "veth1", "eth0", 9, master=7, mtu=1400, mac=link.parse_mac(MAC)
+    )
     message = request.decoded()
     assert (request.kind, change_flags(request)) == (16, CREATE_NEW)
     assert (message["index"], message["flags"], message["change"]) == (0, 1, 1), "this end is up"
@@ -87,16 +89,16 @@ def test_create_veth(kernel: KernelEnd) -> None:
 
 
 def test_create_a_plain_veth(kernel: KernelEnd) -> None:
-    found = attributes(asked(kernel, link.create_veth, "a", "b", None).decoded())
+    found = attributes(asked(kernel, newlink.create_veth, "a", "b", None).decoded())
     assert found["IFLA_LINKINFO"]["IFLA_INFO_DATA"]["VETH_INFO_PEER"] == {"IFLA_IFNAME": "b"}
     assert set(found) == {"IFLA_IFNAME", "IFLA_LINKINFO"}
-    descriptor_0 = attributes(asked(kernel, link.create_veth, "a", "b", 0).decoded())
+    descriptor_0 = attributes(asked(kernel, newlink.create_veth, "a", "b", 0).decoded())
     assert descriptor_0["IFLA_LINKINFO"]["IFLA_INFO_DATA"]["VETH_INFO_PEER"]["IFLA_NET_NS_FD"] == 0
 
 
 @pytest.mark.parametrize(
     ("call", "flags", "change"),
-    [(link.set_up, 1, 1), (link.set_down, 0, 1), (link.set_promiscuous, 0x100, 0x100)],
+    [(link.set_up, 1, 1), (link.set_down, 0, 1), (linkset.set_promiscuous, 0x100, 0x100)],
 )
 def test_flags(call: Callable[..., None], flags: int, change: int, kernel: KernelEnd) -> None:
     request = asked(kernel, call, 5)
@@ -109,9 +111,9 @@ def test_flags(call: Callable[..., None], flags: int, change: int, kernel: Kerne
 def test_set_master_and_mac(kernel: KernelEnd) -> None:
     port, bridge = (link.Link(link.header(index)) for index in (5, 7))
     for request, expected in (
-        (asked(kernel, link.set_master, port, bridge), {"IFLA_MASTER": 7}),
-        (asked(kernel, link.set_master, port, None), {"IFLA_MASTER": 0}),
-        (asked(kernel, link.set_mac, 5, link.parse_mac(MAC)), {"IFLA_ADDRESS": MAC}),
+        (asked(kernel, linkset.set_master, port, bridge), {"IFLA_MASTER": 7}),
+        (asked(kernel, linkset.set_master, port, None), {"IFLA_MASTER": 0}),
+        (asked(kernel, linkset.set_mac, 5, link.parse_mac(MAC)), {"IFLA_ADDRESS": MAC}),
     ):
         message = request.decoded()
         assert (request.kind, change_flags(request), message["index"]) == (16, 0, 5)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cni_plugins.kernel import link, route, sublink
+from cni_plugins.kernel import link, linkset, route, sublink
 from tests.kernel_end import DONE, MULTI, KernelEnd
 from tests.test_link import CREATE_NEW, INDEXES, MAC, asked, attributes, change_flags
 
@@ -96,7 +96,7 @@ def test_unknown_modes(call: Any) -> None:
 @given(INDEXES)
 def test_rename(index: int) -> None:
     with KernelEnd() as kernel:
-        request = asked(kernel, link.rename, index, "eth0")
+        request = asked(kernel, linkset.rename, index, "eth0")
     message = request.decoded()
     assert (request.kind, change_flags(request), message["index"]) == (16, 0, index)
     assert attributes(message) == {"IFLA_IFNAME": "eth0"}

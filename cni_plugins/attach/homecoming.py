@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import posix
 
-from cni_plugins.kernel import link, notes
+from cni_plugins.kernel import link, linkset, notes
 from cni_plugins.kernel.netlink import Netlink
 from cni_plugins.kernel.netns import find_namespace
 from cni_plugins.lazy import Lazy
@@ -101,10 +101,10 @@ def _move(inside: Netlink, host: Netlink, found: Link, noted: list[str] | None) 
     fd = posix.open(_HOST, posix.O_RDONLY | posix.O_CLOEXEC)
     try:
         if link.find(host, name) is None:
-            link.move(inside, found.index, fd, name, alias, up=state == "up")
+            linkset.move(inside, found.index, fd, name, alias, up=state == "up")
             return
         # Nothing is lost: the alias says what name it had, and an administrator can give it another.
-        link.move(inside, found.index, fd, "dev%d", name)
+        linkset.move(inside, found.index, fd, "dev%d", name)
     finally:
         posix.close(fd)
     for each in link.links(host):
@@ -120,7 +120,7 @@ def _rename(host: Netlink, found: Link, noted: list[str]) -> None:
             return
         link.set_down(host, found.index)
     # The alias goes with the last request: until then it is what the interface is found by.
-    link.move(host, found.index, None, name, alias, up=state == "up")
+    linkset.move(host, found.index, None, name, alias, up=state == "up")
 
 
 def _say_taken(name: str, home: Link) -> None:

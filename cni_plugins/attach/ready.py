@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cni_plugins.kernel import iptables, link, nftprobe
+from cni_plugins.kernel import iptables, newlink, nftprobe
 from cni_plugins.kernel.netlink import Netlink
 from cni_plugins.spec.errors import NotAvailableError
 
@@ -20,7 +20,7 @@ def links(*kinds: str) -> None:
     """
     with Netlink() as host:
         for kind in kinds:
-            if not link.has_kind(host, kind):
+            if not newlink.has_kind(host, kind):
                 raise NotAvailableError(
                     f"the kernel has no {kind} links", f"modprobe {kind}, or another kernel"
                 )

@@ -29,12 +29,14 @@ from cni_plugins.spec.result import Interface, Result, dns_from
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cni_plugins.attach import configure, verify
-    from cni_plugins.kernel import route
+    from cni_plugins.kernel import linkset, newlink, route
     from cni_plugins.kernel.link import Link
     from cni_plugins.kernel.sublink import Option
     from cni_plugins.spec.request import Request
 else:
     configure = Lazy("cni_plugins.attach.configure")
+    linkset = Lazy("cni_plugins.kernel.linkset")
+    newlink = Lazy("cni_plugins.kernel.newlink")
     route = Lazy("cni_plugins.kernel.route")
     verify = Lazy("cni_plugins.attach.verify")
 
@@ -100,7 +102,7 @@ def add(request: Request, plan: Plan, given: Result | None = None) -> Result:
         parent = _find_parent(inside if plan.in_container else host, plan)
         _create(request, plan, parent, host, inside, netns, undo)
         if plan.mac and plan.shares_parent_mac:
-            link.set_mac(inside, link.get(inside, request.ifname).index, plan.mac)
+            linkset.set_mac(inside, link.get(inside, request.ifname).index, plan.mac)
         return complete(request, netns, inside, undo, given)
 
 
@@ -175,7 +177,7 @@ def status(request: Request, plan: Plan) -> None:
         NotAvailableError: something is missing.
     """
     with Netlink() as host:
-        if not link.has_kind(host, plan.kind):
+        if not newlink.has_kind(host, plan.kind):
             raise NotAvailableError(
                 f"the kernel has no {plan.kind} links", f"modprobe {plan.kind}, or another kernel"
             )
@@ -268,7 +270,7 @@ def _create(
             ) from None
         undo.push(link.delete, inside, name)
         undo.push(link.delete, inside, request.ifname)
-        link.rename(inside, link.get(inside, name).index, request.ifname)
+        linkset.rename(inside, link.get(inside, name).index, request.ifname)
 
 
 def _provisional_name(ifname: str) -> str:

@@ -8,15 +8,19 @@ from cni_plugins.attach import owner
 from cni_plugins.attach.undo import Teardown
 from cni_plugins.kernel import link, notes, sysctl
 from cni_plugins.kernel.netlink import Netlink
+from cni_plugins.lazy import Lazy
 from cni_plugins.spec import skel
 from cni_plugins.spec.errors import AlreadyAttachedError, ConflictError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cni_plugins.attach.undo import Undo
+    from cni_plugins.kernel import newlink
     from cni_plugins.spec.request import Request
 
     Attachment = tuple[str, str, str]
+else:
+    newlink = Lazy("cni_plugins.kernel.newlink")
 
 _KIND = "veth"
 _LONGEST_NOTE = 250
@@ -65,7 +69,7 @@ def create(
         if noted:
             notes.write(_KIND, attachment, [name])
         try:
-            link.create_veth(host, name, request.ifname, netns, master=master, mtu=mtu, mac=mac)
+            newlink.create_veth(host, name, request.ifname, netns, master=master, mtu=mtu, mac=mac)
         except OSError as error:
             if error.errno != _EEXIST:
                 raise

@@ -1,4 +1,7 @@
-"""Links: reading, making, changing and deleting them (rtnetlink(7), linux/if_link.h)."""
+"""Links: reading them, bringing them up and down, deleting them (rtnetlink(7), linux/if_link.h).
+
+`newlink` makes them, `linkset` changes what they are.
+"""
 
 from __future__ import annotations
 
@@ -6,27 +9,18 @@ import errno
 from _struct import Struct
 
 from cni_plugins.kernel.netlink import (
-    NLM_F_CREATE,
-    NLM_F_EXCL,
     Netlink,
-    attr,
     attr_str,
-    attr_u8,
     attr_u32,
     attribute_map,
-    nested,
     text,
     uint,
     unpack,
 )
-from cni_plugins.lazy import Lazy
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import time
     from collections.abc import Iterable
-else:
-    time = Lazy("time")
 
 RTM_NEWLINK = 16
 RTM_DELLINK = 17
@@ -52,7 +46,6 @@ IFLA_INFO_KIND = 1
 IFLA_INFO_DATA = 2
 IFLA_INFO_SLAVE_DATA = 5
 _IF_OPER_UP = 6
-_VETH_INFO_PEER = 1
 IFLA_BR_STP_STATE = 5
 IFLA_BR_VLAN_FILTERING = 7
 IFLA_BRPORT_MODE = 4
@@ -61,7 +54,6 @@ _EXT_SKIP_STATS = 8
 
 _IFINFOMSG = Struct("=BxHiII")
 RTMGRP_LINK = 1
-_CARRIER_TIMEOUT = 1.0
 MAX_ALIAS = 255
 """IFALIASZ - 1 (linux/if.h)."""
 _SKIP_STATS = attr_u32(IFLA_EXT_MASK, _EXT_SKIP_STATS)
@@ -215,120 +207,6 @@ def find(nl: Netlink, name: str = "", *, index: int = 0) -> Link | None:
         raise
 
 
-def get_carrying(nl: Netlink, name: str) -> Link:
-    """Return a veth or bridge once what is sent to it leaves.
-
-    A carrier that appears is acted on by a worker of the kernel (linkwatch), usually within 0.1 ms; until
-    then the link drops what it is given. From Linux 6.8 on, being asked for the link makes the kernel act
-    first; before, its notification is waited for.
-
-    Raises:
-        OSError: ENODEV: there is none; ETIMEDOUT: it had no carrier for a second.
-    """
-    found = get(nl, name)
-    if found.carries:
-        return found
-    deadline = time.monotonic() + _CARRIER_TIMEOUT
-    with Netlink(groups=RTMGRP_LINK) as events:
-        try:
-            while not (found := get(nl, name)).carries:
-                events.wait(deadline - time.monotonic())
-        except TimeoutError as error:
-            error.add_note(f"link {name!r} has no carrier")
-            raise
-    return found
-
-
-def create_bridge(nl: Netlink, name: str, mac: bytes, *, mtu: int = 0, vlan_filtering: bool = False) -> None:
-    """Make a bridge that is not up yet.
-
-    Args:
-        nl: the namespace to make it in.
-        name: its name.
-        mac: its own address; without one it would take its lowest port's, and change as ports come and go.
-        mtu: in bytes; 0: the kernel's choice.
-        vlan_filtering: tell VLANs apart.
-
-    Raises:
-        OSError: EEXIST: a link of that name is there already.
-    """
-    data = nested(IFLA_INFO_DATA, attr_u8(IFLA_BR_VLAN_FILTERING, 1)) if vlan_filtering else b""
-    body = header() + attr_str(IFLA_IFNAME, name) + attr(IFLA_ADDRESS, mac)
-    if mtu:
-        body += attr_u32(IFLA_MTU, mtu)
-    body += nested(IFLA_LINKINFO, attr_str(IFLA_INFO_KIND, "bridge"), data)
-    send(nl, RTM_NEWLINK, body, f"failed to create bridge {name!r}", NLM_F_CREATE | NLM_F_EXCL)
-
-
-def create_veth(
-    nl: Netlink,
-    name: str,
-    peer: str,
-    peer_netns: int | None,
-    *,
-    master: int = 0,
-    mtu: int = 0,
-    mac: bytes = b"",
-) -> None:
-    """Make a veth pair in one request: this end up and in its bridge, the other in its namespace, down.
-
-    Args:
-        nl: the namespace of this end.
-        name: this end's name.
-        peer: the other end's name.
-        peer_netns: descriptor of the other end's namespace; None: it stays in this one.
-        master: index of this end's bridge; 0 for none.
-        mtu: of both ends, in bytes; 0: the kernel's choice.
-        mac: the other end's address; empty: the kernel's choice.
-
-    Raises:
-        OSError: EEXIST: one of the names is taken.
-    """
-    common = attr_u32(IFLA_MTU, mtu) if mtu else b""
-    other = header() + attr_str(IFLA_IFNAME, peer) + common
-    if mac:
-        other += attr(IFLA_ADDRESS, mac)
-    if peer_netns is not None:
-        other += attr_u32(IFLA_NET_NS_FD, peer_netns)
-    body = header(0, IFF_UP, IFF_UP) + attr_str(IFLA_IFNAME, name) + common
-    if master:
-        body += attr_u32(IFLA_MASTER, master)
-    body += nested(
-        IFLA_LINKINFO,
-        attr_str(IFLA_INFO_KIND, "veth"),
-        nested(IFLA_INFO_DATA, attr(_VETH_INFO_PEER, other)),
-    )
-    send(nl, RTM_NEWLINK, body, f"failed to create veth pair {name!r}, {peer!r}", NLM_F_CREATE | NLM_F_EXCL)
-
-
-def create(nl: Netlink, kind: str, name: str, *, mtu: int = 0, up: bool = True) -> None:
-    """Make a link of a kind that needs no parameters (ifb, dummy, wireguard), up unless told otherwise.
-
-    Raises:
-        OSError: EEXIST: a link of that name is there already; EOPNOTSUPP: the kernel has no such kind.
-    """
-    body = header(0, IFF_UP if up else 0, IFF_UP) + attr_str(IFLA_IFNAME, name)
-    if mtu:
-        body += attr_u32(IFLA_MTU, mtu)
-    body += nested(IFLA_LINKINFO, attr_str(IFLA_INFO_KIND, kind))
-    send(nl, RTM_NEWLINK, body, f"failed to create {kind} {name!r}", NLM_F_CREATE | NLM_F_EXCL)
-
-
-def has_kind(nl: Netlink, kind: str) -> bool:
-    """Tell whether the kernel knows a kind of Ethernet link, by a request for one with an impossible address.
-
-    Args:
-        nl: any namespace; nothing happens there.
-        kind: the driver's name.
-    """
-    body = header() + attr(IFLA_ADDRESS, b"\1") + nested(IFLA_LINKINFO, attr_str(IFLA_INFO_KIND, kind))
-    try:
-        nl.request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body)
-    except OSError as error:
-        return error.errno != errno.EOPNOTSUPP
-    return True
-
-
 def set_up(nl: Netlink, index: int) -> None:
     """Bring a link up."""
     send(nl, RTM_NEWLINK, header(index, IFF_UP, IFF_UP), f"failed to bring link {index} up")
@@ -337,72 +215,6 @@ def set_up(nl: Netlink, index: int) -> None:
 def set_down(nl: Netlink, index: int) -> None:
     """Take a link down."""
     send(nl, RTM_NEWLINK, header(index, 0, IFF_UP), f"failed to take link {index} down")
-
-
-def set_master(nl: Netlink, port: Link, master: Link | None) -> None:
-    """Make a link a port of a bridge, or a member of a VRF; None: of nothing any more."""
-    body = header(port.index) + attr_u32(IFLA_MASTER, master.index if master else 0)
-    doing = f"put {port.name!r} into {master.kind} {master.name!r}" if master else f"free {port.name!r}"
-    send(nl, RTM_NEWLINK, body, f"failed to {doing}")
-
-
-def set_promiscuous(nl: Netlink, index: int) -> None:
-    """Let a link take in every frame."""
-    send(nl, RTM_NEWLINK, header(index, IFF_PROMISC, IFF_PROMISC), f"failed to make link {index} promiscuous")
-
-
-def set_mac(nl: Netlink, index: int, mac: bytes) -> None:
-    """Give a link its hardware address."""
-    send(
-        nl,
-        RTM_NEWLINK,
-        header(index) + attr(IFLA_ADDRESS, mac),
-        f"failed to set the address of link {index}",
-    )
-
-
-def configure(
-    nl: Netlink,
-    index: int,
-    *,
-    mac: bytes = b"",
-    mtu: int = 0,
-    promiscuous: bool | None = None,
-    all_multicast: bool | None = None,
-    tx_queue_len: int | None = None,
-) -> None:
-    """Change several properties of a link in one request; what is not given stays.
-
-    Raises:
-        OSError: the kernel refused one; those before it are changed.
-    """
-    flags = change = 0
-    for wanted, flag in ((promiscuous, IFF_PROMISC), (all_multicast, IFF_ALLMULTI)):
-        if wanted is not None:
-            change |= flag
-            flags |= flag if wanted else 0
-    body = header(index, flags, change)
-    if mac:
-        body += attr(IFLA_ADDRESS, mac)
-    if mtu:
-        body += attr_u32(IFLA_MTU, mtu)
-    if tx_queue_len is not None:
-        body += attr_u32(IFLA_TXQLEN, tx_queue_len)
-    send(nl, RTM_NEWLINK, body, f"failed to change link {index}")
-
-
-def rename(nl: Netlink, index: int, name: str) -> None:
-    """Give a link that is down another name.
-
-    Raises:
-        OSError: EEXIST: it is taken.
-    """
-    send(
-        nl,
-        RTM_NEWLINK,
-        header(index) + attr_str(IFLA_IFNAME, name),
-        f"failed to rename link {index} {name!r}",
-    )
 
 
 def mark(nl: Netlink, name: str, owner: str) -> None:
@@ -439,24 +251,3 @@ def send(nl: Netlink, kind: int, body: bytes, doing: str, flags: int = 0) -> Non
 def links(nl: Netlink) -> Iterable[Link]:
     """Return every link of the namespace."""
     return [Link(reply.body) for reply in nl.dump(RTM_GETLINK, header() + _SKIP_STATS)]
-
-
-def move(nl: Netlink, index: int, netns: int | None, name: str, alias: str, *, up: bool = False) -> None:
-    """Give a link another namespace, a name and a text left on it, in one request.
-
-    Args:
-        nl: the namespace it is in.
-        index: its index there.
-        netns: descriptor of the namespace to move it to; None: it stays, and must be down.
-        name: its name there; a %d in it is a number that makes it free.
-        alias: the text; empty: none.
-        up: bring it up there; else it is down.
-
-    Raises:
-        OSError: EEXIST: the name is taken there. The link can have moved nevertheless.
-    """
-    body = header(index, IFF_UP if up else 0, IFF_UP) + attr_str(IFLA_IFNAME, name)
-    if netns is not None:
-        body += attr_u32(IFLA_NET_NS_FD, netns)
-    body += attr_str(IFLA_IFALIAS, alias) if alias else attr(IFLA_IFALIAS, b"")
-    send(nl, RTM_NEWLINK, body, f"failed to move link {index} and name it {name!r}")

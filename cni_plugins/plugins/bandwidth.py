@@ -16,6 +16,7 @@ from cni_plugins.attach.undo import Teardown, Undo
 from cni_plugins.kernel import link, notes, tc
 from cni_plugins.kernel.netlink import Netlink
 from cni_plugins.kernel.netns import Namespace
+from cni_plugins.lazy import Lazy
 from cni_plugins.spec import skel
 from cni_plugins.spec.errors import CheckFailedError, ConflictError, InvalidConfigError, NotAvailableError
 from cni_plugins.spec.plugin import Plugin
@@ -24,10 +25,13 @@ from cni_plugins.spec.result import Interface
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cni_plugins.config.bandwidth import Bandwidth, BandwidthConf
+    from cni_plugins.kernel import newlink
     from cni_plugins.kernel.link import Link
     from cni_plugins.kernel.tc import Tbf
     from cni_plugins.spec.request import Request
     from cni_plugins.spec.result import Result
+else:
+    newlink = Lazy("cni_plugins.kernel.newlink")
 
 _KIND = "bandwidth"
 _PREFIX = "bwp"
@@ -105,7 +109,7 @@ def status(_request: Request) -> None:
     """The kernel must know ifb links and token buckets."""
     with Netlink() as host:
         for known, what in (
-            (link.has_kind(host, "ifb"), "ifb links"),
+            (newlink.has_kind(host, "ifb"), "ifb links"),
             (tc.has_tbf(host, _LOOPBACK), "token bucket filters"),
         ):
             if not known:
@@ -210,7 +214,7 @@ def _create_ifb(request: Request, host: Netlink, mtu: int, undo: Undo) -> Link:
     undo.push(notes.remove, _KIND, attachment)
     notes.begin(_KIND, attachment)
     try:
-        link.create(host, "ifb", name, mtu=mtu)
+        newlink.create(host, "ifb", name, mtu=mtu)
     except OSError as error:
         if error.errno != _EEXIST:
             raise

@@ -25,10 +25,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cni_plugins.attach import masquerade, ready, spoofcheck
     from cni_plugins.config.bridge import BridgeConf
+    from cni_plugins.kernel import linkset, newlink
     from cni_plugins.kernel.link import Link
     from cni_plugins.spec.request import Request
 else:
+    linkset = Lazy("cni_plugins.kernel.linkset")
     masquerade = Lazy("cni_plugins.attach.masquerade")
+    newlink = Lazy("cni_plugins.kernel.newlink")
     ready = Lazy("cni_plugins.attach.ready")
     spoofcheck = Lazy("cni_plugins.attach.spoofcheck")
 
@@ -76,10 +79,10 @@ def add(request: Request) -> Result:
                 spoofcheck.add(request, name, interface.mac)
 
             # Read again: the first port can have changed the bridge's MTU, the bridge the port's.
-            port = (link.get if conf.disable_container_interface else link.get_carrying)(host, name)
+            port = (link.get if conf.disable_container_interface else newlink.get_carrying)(host, name)
             # A bridge has a carrier when a port of it forwards: at once, or with STP half a minute later.
             at_once = port.carries and not bridge.stp
-            bridge = (link.get_carrying if at_once else link.get)(host, conf.bridge)
+            bridge = (newlink.get_carrying if at_once else link.get)(host, conf.bridge)
             if result.ips:
                 if conf.enabledad:
                     configure.settle(netns, inside, interface)
@@ -198,7 +201,7 @@ def _ensure_bridge(host: Netlink, conf: BridgeConf) -> Link:
         mac = bytearray(posix.getrandom(6))
         mac[0] = mac[0] & 0xFE | 0x02
         try:
-            link.create_bridge(host, conf.bridge, bytes(mac), mtu=conf.mtu, vlan_filtering=filtering)
+            newlink.create_bridge(host, conf.bridge, bytes(mac), mtu=conf.mtu, vlan_filtering=filtering)
         except OSError as error:
             if error.errno != _EEXIST:  # else another ADD was faster
                 raise
@@ -213,7 +216,7 @@ def _ensure_bridge(host: Netlink, conf: BridgeConf) -> Link:
             f"ip link set {conf.bridge} type bridge vlan_filtering 1",
         )
     if conf.promisc_mode and not bridge.flags & link.IFF_PROMISC:
-        link.set_promiscuous(host, bridge.index)
+        linkset.set_promiscuous(host, bridge.index)
     if not bridge.is_up:  # new, or of an ADD that was killed here
         sysctl.write_if_present(f"net/ipv6/conf/{conf.bridge}/accept_ra", "0")
         # Its link-local address has a MAC address of its own in it; IPv6 from outside waits for it.
@@ -245,13 +248,13 @@ def _ensure_gateway_pair(host: Netlink, conf: BridgeConf, bridge: Link) -> Link:
         return found
     peer = "veth" + posix.getrandom(4).hex()
     try:
-        link.create_veth(host, name, peer, None, mtu=bridge.mtu)
+        newlink.create_veth(host, name, peer, None, mtu=bridge.mtu)
     except OSError as error:
         if error.errno != _EEXIST:  # else another ADD was faster
             raise
         return link.get(host, name)
     port = link.get(host, peer)
-    link.set_master(host, port, bridge)
+    linkset.set_master(host, port, bridge)
     link.set_up(host, port.index)
     _join_vlans(host, port.index, conf, [])
     return link.get(host, name)

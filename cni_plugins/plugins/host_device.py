@@ -10,7 +10,7 @@ from __future__ import annotations
 from cni_plugins.attach import configure, ipam, sublink, verify
 from cni_plugins.attach.detach import leave
 from cni_plugins.attach.undo import Teardown, Undo
-from cni_plugins.kernel import link, notes, sysfs
+from cni_plugins.kernel import link, linkset, notes, sysfs
 from cni_plugins.kernel.netlink import Netlink
 from cni_plugins.kernel.netns import Namespace
 from cni_plugins.lazy import Lazy
@@ -62,7 +62,7 @@ def add(request: Request) -> Result:
             _NOTES, attachment, [found.name, found.alias, "up" if found.is_up else "down", found.kind]
         )
         undo.push(_bring_home, request)
-        link.move(host, found.index, netns.fd, request.ifname, found.name)
+        linkset.move(host, found.index, netns.fd, request.ifname, found.name)
         result = sublink.complete(request, netns, inside, undo)
     result.interfaces[0].pci_id = device.pci
     return result

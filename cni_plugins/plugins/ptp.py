@@ -26,10 +26,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cni_plugins.attach import masquerade, ready
     from cni_plugins.config.ptp import PtpConf
+    from cni_plugins.kernel import newlink
     from cni_plugins.kernel.link import Link
     from cni_plugins.spec.request import Request
 else:
     masquerade = Lazy("cni_plugins.attach.masquerade")
+    newlink = Lazy("cni_plugins.kernel.newlink")
     ready = Lazy("cni_plugins.attach.ready")
 
 _LINK_LOCAL = {4: Prefix(bytes((169, 254, 0, 0)), 16), 6: Prefix(b"\xfe\x80" + bytes(14), 10)}
@@ -51,7 +53,7 @@ def add(request: Request) -> Result:
             configure.prepare(request.ifname, result)
         routed = _container_routes(interface.index, result, subnets=not next_hops)
         configure.apply(inside, interface, result, routed=routed)
-        port = link.get_carrying(host, name)
+        port = newlink.get_carrying(host, name)
         if conf.ip_masq:
             undo.push(masquerade.remove, request)
             masquerade.add(request, [ip.address for ip in result.ips], conf.ip_masq_backend)

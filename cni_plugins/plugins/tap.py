@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from cni_plugins.attach import configure, ipam, sublink
 from cni_plugins.attach.undo import Undo
-from cni_plugins.kernel import link, tuntap
+from cni_plugins.kernel import link, linkset, tuntap
 from cni_plugins.kernel.netns import Namespace
 from cni_plugins.lazy import Lazy
 from cni_plugins.spec.errors import (
@@ -54,7 +54,7 @@ def add(request: Request) -> Result:
         undo.push(link.delete, inside, request.ifname)
         made = link.get(inside, request.ifname)
         if mac or conf.mtu:
-            link.configure(inside, made.index, mac=mac, mtu=conf.mtu)
+            linkset.configure(inside, made.index, mac=mac, mtu=conf.mtu)
         if conf.bridge:
             master = link.find(inside, conf.bridge)
             if master is None:
@@ -62,7 +62,7 @@ def add(request: Request) -> Result:
                     f"failed to get bridge {conf.bridge!r}: the container has none of that name",
                     "the bridge is one in the container's namespace",
                 )
-            link.set_master(inside, made, master)
+            linkset.set_master(inside, made, master)
         return sublink.complete(request, netns, inside, undo)
 
 

@@ -12,7 +12,7 @@ from cni_plugins.attach import verify
 from cni_plugins.attach.configure import parse_mac
 from cni_plugins.attach.owner import is_anothers
 from cni_plugins.attach.undo import Teardown, Undo
-from cni_plugins.kernel import files, link, notes, sysctl
+from cni_plugins.kernel import files, link, linkset, notes, sysctl
 from cni_plugins.kernel.netns import Namespace
 from cni_plugins.rules import sysctls
 from cni_plugins.spec import skel
@@ -203,7 +203,7 @@ def _change(request: Request, inside: Netlink, wanted: dict[str, Any], undo: Und
 
 
 def _set(inside: Netlink, index: int, properties: dict[str, Any]) -> None:
-    link.configure(
+    linkset.configure(
         inside,
         index,
         mac=link.parse_mac(properties["mac"]) if properties.get("mac") else b"",

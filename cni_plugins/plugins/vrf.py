@@ -9,9 +9,10 @@ from __future__ import annotations
 from cni_plugins.attach import verify
 from cni_plugins.attach.owner import is_anothers
 from cni_plugins.attach.undo import Undo
-from cni_plugins.kernel import addr, link, route, sublink
+from cni_plugins.kernel import addr, link, linkset, route, sublink
 from cni_plugins.kernel.netlink import Netlink, attr_u32, uint
 from cni_plugins.kernel.netns import Namespace, find_namespace
+from cni_plugins.lazy import Lazy
 from cni_plugins.spec.errors import (
     CheckFailedError,
     ConflictError,
@@ -25,10 +26,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cni_plugins.address import Prefix
     from cni_plugins.config.devices import VrfConf
+    from cni_plugins.kernel import newlink
     from cni_plugins.kernel.link import Link
     from cni_plugins.kernel.route import Route
     from cni_plugins.spec.request import Request
     from cni_plugins.spec.result import Result
+else:
+    newlink = Lazy("cni_plugins.kernel.newlink")
 
 _IFLA_VRF_TABLE = 1
 _RESERVED_TABLES = (253, 254, 255)
@@ -74,7 +78,7 @@ def delete(request: Request) -> None:
             return
         member = link.find(inside, request.ifname)
         if member is not None and member.master == vrf.index and not is_anothers(request, member):
-            link.set_master(inside, member, None)
+            linkset.set_master(inside, member, None)
         if not any(each.master == vrf.index for each in link.links(inside)):
             link.delete(inside, conf.vrfname)
 
@@ -96,7 +100,7 @@ def check(request: Request) -> None:
 def status(_request: Request) -> None:
     """The kernel must have VRFs."""
     with Netlink() as host:
-        if not link.has_kind(host, "vrf"):
+        if not newlink.has_kind(host, "vrf"):
             raise NotAvailableError("the kernel has no vrf links", "modprobe vrf, or another kernel")
 
 
@@ -144,9 +148,9 @@ def _enslave(inside: Netlink, member: Link, vrf: Link, undo: Undo) -> None:
         for each in route.of_link(inside, member.index, family)
         if each.table == route.RT_TABLE_MAIN
     ]
-    link.set_master(inside, member, vrf)
+    linkset.set_master(inside, member, vrf)
     undo.push(_restore, inside, member, before, routes, route.RT_TABLE_MAIN)
-    undo.push(link.set_master, inside, member, None)
+    undo.push(linkset.set_master, inside, member, None)
     _restore(inside, member, before, routes, _table(vrf))
 
 

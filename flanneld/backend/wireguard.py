@@ -150,7 +150,7 @@ class Wireguard:
                 link.delete(nl, device)
                 there = None
             if there is None:
-                link.create(nl, "wireguard", device, up=False)
+                newlink.create(nl, "wireguard", device, up=False)
         wireguard.configure(device, self._private_key, self._port(device))
         return wireguard.look(device).public_key
 
