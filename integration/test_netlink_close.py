@@ -9,7 +9,8 @@ import pytest
 
 from cni_plugins.kernel import nftexpr
 from cni_plugins.kernel.netlink import NETLINK_NETFILTER
-from cni_plugins.kernel.nft import IPV4, Batch, Chain, Nft, Rule, Table
+from cni_plugins.kernel.nft import Nft
+from cni_plugins.kernel.nftbatch import IPV4, Batch, Chain, Rule, Table
 
 if TYPE_CHECKING:
     from integration.node import Node

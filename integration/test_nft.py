@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cni_plugins.address import Prefix, format_address
-from cni_plugins.kernel import nft, nftexpr
+from cni_plugins.kernel import nft, nftbatch, nftexpr
 
 if TYPE_CHECKING:
     from integration.node import Node
 
-IPV4 = nft.Table(nft.IPV4, "t")
-IPV6 = nft.Table(nft.IPV6, "t")
+IPV4 = nftbatch.Table(nftbatch.IPV4, "t")
+IPV6 = nftbatch.Table(nftbatch.IPV6, "t")
 RANDOM = random.Random(7)
 
 
@@ -59,13 +59,13 @@ def test_nft_shows_what_was_meant(node: Node) -> None:
             + nftexpr.address("daddr", target, equal=False)
             + nftexpr.masquerade()
         )
-    batch = nft.Batch()
+    batch = nftbatch.Batch()
     for table, said in ((IPV4, rules), (IPV6, rules6)):
         batch.add_table(table)
-        batch.add_chain(table, nft.Chain("d"))
-        batch.add_chain(table, nft.Chain("c", "a comment"))
+        batch.add_chain(table, nftbatch.Chain("d"))
+        batch.add_chain(table, nftbatch.Chain("c", "a comment"))
         for data in said.values():
-            batch.add_rule(table, nft.Rule("c", data, "whose"))
+            batch.add_rule(table, nftbatch.Rule("c", data, "whose"))
     with node.entered(), nft.Nft() as tables:
         tables.commit(batch)
         handles = [rule.handle for rule in tables.rules(IPV4, "c")]
@@ -86,24 +86,24 @@ def test_what_is_missing_is_not_there(node: Node) -> None:
         assert tables.rules(IPV4) == []
         assert tables.rule(IPV4, "c", 1) is None
         assert tables.find(IPV4, "c", [1], lambda _comment: True) is None
-        assert tables.commit(nft.Batch()) == []
+        assert tables.commit(nftbatch.Batch()) == []
 
 
 def test_a_refused_batch_changes_nothing_and_the_next_works(node: Node) -> None:
     with node.entered(), nft.Nft() as tables:
-        batch = nft.Batch()
+        batch = nftbatch.Batch()
         batch.add_table(IPV4)
-        batch.add_chain(IPV4, nft.Chain("c"))
-        batch.add_rule(IPV4, nft.Rule("c", nftexpr.jump("nowhere")))
-        batch.add_rule(IPV4, nft.Rule("missing", nftexpr.accept()))
+        batch.add_chain(IPV4, nftbatch.Chain("c"))
+        batch.add_rule(IPV4, nftbatch.Rule("c", nftexpr.jump("nowhere")))
+        batch.add_rule(IPV4, nftbatch.Rule("missing", nftexpr.accept()))
         with pytest.raises(FileNotFoundError):
             tables.commit(batch)
         assert tables.chain_use(IPV4, "c") is None
-        again = nft.Batch()
+        again = nftbatch.Batch()
         again.add_table(IPV4)
-        again.add_chain(IPV4, nft.Chain("c"))
-        again.add_rule(IPV4, nft.Rule("c", nftexpr.accept()))
-        again.add_rule(IPV4, nft.Rule("c", nftexpr.drop()), front=True)
+        again.add_chain(IPV4, nftbatch.Chain("c"))
+        again.add_rule(IPV4, nftbatch.Rule("c", nftexpr.accept()))
+        again.add_rule(IPV4, nftbatch.Rule("c", nftexpr.drop()), front=True)
         last, first = tables.commit(again)
         assert [rule.handle for rule in tables.rules(IPV4, "c")] == [first, last]
 
@@ -112,12 +112,12 @@ def test_a_change_is_planned_anew_after_a_collision(node: Node) -> None:
     plans = 0
     with node.entered(), nft.Nft() as tables:
 
-        def plan() -> nft.Batch:
+        def plan() -> nftbatch.Batch:
             nonlocal plans
             plans += 1
-            batch = nft.Batch()
+            batch = nftbatch.Batch()
             batch.add_table(IPV4)
-            batch.add_chain(IPV4, nft.Chain("c"))
+            batch.add_chain(IPV4, nftbatch.Chain("c"))
             if plans < 3:
                 batch.delete_rule(IPV4, "c", 99)  # as if somebody else had just deleted it
             return batch
@@ -126,8 +126,8 @@ def test_a_change_is_planned_anew_after_a_collision(node: Node) -> None:
         assert plans == 3
         assert tables.chain_use(IPV4, "c") == 0
 
-        def hopeless() -> nft.Batch:
-            batch = nft.Batch()
+        def hopeless() -> nftbatch.Batch:
+            batch = nftbatch.Batch()
             batch.delete_rule(IPV4, "c", 99)
             return batch
 
@@ -139,14 +139,14 @@ def test_a_change_is_planned_anew_after_a_collision(node: Node) -> None:
 
 def test_a_chain_that_is_in_use_is_not_deleted(node: Node) -> None:
     with node.entered(), nft.Nft() as tables:
-        batch = nft.Batch()
+        batch = nftbatch.Batch()
         batch.add_table(IPV4)
-        batch.add_chain(IPV4, nft.Chain("c"))
-        batch.add_chain(IPV4, nft.Chain("d"))
-        batch.add_rule(IPV4, nft.Rule("c", nftexpr.jump("d")))
+        batch.add_chain(IPV4, nftbatch.Chain("c"))
+        batch.add_chain(IPV4, nftbatch.Chain("d"))
+        batch.add_rule(IPV4, nftbatch.Rule("c", nftexpr.jump("d")))
         tables.commit(batch)
         assert tables.chain_use(IPV4, "d") == 1
-        wrong = nft.Batch()
+        wrong = nftbatch.Batch()
         wrong.delete_chain(IPV4, "d")
         with pytest.raises(OSError, match="busy") as caught:
             tables.commit(wrong)

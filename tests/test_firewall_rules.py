@@ -6,7 +6,7 @@ import pytest
 
 from cni_plugins.address import Prefix
 from cni_plugins.kernel import nftset
-from cni_plugins.kernel.nft import Batch
+from cni_plugins.kernel.nftbatch import Batch
 from cni_plugins.rules import firewall_nftables as nft_rules
 from cni_plugins.rules.firewall import Note, Wanted, addresses_of
 from cni_plugins.rules.firewall_iptables import Frame, address_rules

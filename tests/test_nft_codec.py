@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from pyroute2.netlink.nfnetlink import nftsocket
 
 from cni_plugins.address import Prefix
-from cni_plugins.kernel import nft, nftexpr
+from cni_plugins.kernel import nft, nftbatch, nftexpr
 from cni_plugins.kernel.netlink import Reply
 
-TABLE = nft.Table(nft.INET, "t")
+TABLE = nftbatch.Table(nftbatch.INET, "t")
 CLASSES = {
     nftsocket.NFT_MSG_NEWTABLE: nftsocket.nft_table_msg,
     nftsocket.NFT_MSG_NEWCHAIN: nftsocket.nft_chain_msg,
@@ -30,7 +30,7 @@ networks = st.one_of(
 ).map(lambda pair: Prefix(*pair))
 
 
-def decoded(batch: nft.Batch) -> list[dict[str, Any]]:
+def decoded(batch: nftbatch.Batch) -> list[dict[str, Any]]:
     found = []
     for kind, flags, body in batch.messages():
         header = struct.pack("=IHHII", 16 + len(body), kind, flags, 1, 0)
@@ -50,16 +50,16 @@ def plain(message: Any) -> Any:
 
 
 def expressions(data: bytes) -> list[tuple[str, dict[str, Any]]]:
-    batch = nft.Batch()
-    batch.add_rule(TABLE, nft.Rule("c", data))
+    batch = nftbatch.Batch()
+    batch.add_rule(TABLE, nftbatch.Rule("c", data))
     return [(each["NAME"], each["DATA"]) for each in decoded(batch)[0]["EXPRESSIONS"]]
 
 
 def test_a_table_and_its_chains() -> None:
-    batch = nft.Batch()
-    batch.add_table(nft.Table(nft.BRIDGE, "t", "what for"))
-    batch.add_chain(TABLE, nft.Chain("c"))
-    batch.add_chain(TABLE, nft.Chain("b", "in", "filter", nft.OUTPUT, -300))
+    batch = nftbatch.Batch()
+    batch.add_table(nftbatch.Table(nftbatch.BRIDGE, "t", "what for"))
+    batch.add_chain(TABLE, nftbatch.Chain("c"))
+    batch.add_chain(TABLE, nftbatch.Chain("b", "in", "filter", nftbatch.OUTPUT, -300))
     batch.delete_chain(TABLE, "c")
     assert decoded(batch) == [
         {"family": 7, "NAME": "t", "USERDATA": "what for"},
@@ -78,17 +78,17 @@ def test_a_table_and_its_chains() -> None:
 
 
 def test_where_a_rule_goes() -> None:
-    batch = nft.Batch()
-    rule = nft.Rule("c", nftexpr.accept())
+    batch = nftbatch.Batch()
+    rule = nftbatch.Rule("c", nftexpr.accept())
     batch.add_rule(TABLE, rule)
     batch.add_rule(TABLE, rule, front=True)
-    batch.add_layout(nft.Layout(TABLE, [], [rule]))
+    batch.add_layout(nftbatch.Layout(TABLE, [], [rule]))
     flags = [flags for kind, flags, _body in batch.messages() if kind & 0xFF == nftsocket.NFT_MSG_NEWRULE]
     assert flags == [CREATE | ECHO | APPEND, CREATE | ECHO, CREATE | APPEND]
 
 
 def test_rules_are_deleted_by_handle_or_all() -> None:
-    batch = nft.Batch()
+    batch = nftbatch.Batch()
     batch.delete_rule(TABLE, "c", 1 << 40)
     batch.flush_chain(TABLE, "c")
     assert decoded(batch) == [
@@ -98,7 +98,7 @@ def test_rules_are_deleted_by_handle_or_all() -> None:
 
 
 def test_batches_are_joined() -> None:
-    one, two = nft.Batch(), nft.Batch()
+    one, two = nftbatch.Batch(), nftbatch.Batch()
     assert not one
     two.delete_chain(TABLE, "c")
     one.extend(two)
@@ -107,13 +107,13 @@ def test_batches_are_joined() -> None:
 
 @given(st.text(st.characters(codec="utf-8", exclude_characters="\0"), min_size=1))
 def test_a_comment_comes_back_cut_to_what_nft_takes(comment: str) -> None:
-    batch = nft.Batch()
-    batch.add_rule(TABLE, nft.Rule("c", nftexpr.drop(), comment))
+    batch = nftbatch.Batch()
+    batch.add_rule(TABLE, nftbatch.Rule("c", nftexpr.drop(), comment))
     (_kind, _flags, body) = batch.messages()[0]
-    cut = comment.encode()[: nft.MAX_COMMENT].decode("utf-8", "surrogateescape")
+    cut = comment.encode()[: nftbatch.MAX_COMMENT].decode("utf-8", "surrogateescape")
     # The kernel adds the handle, and tells of the rule in the same form
     body += struct.pack("=HH", 12, 3) + (5).to_bytes(8, "big")
-    rule = nft._found(Reply(nft._NEWRULE, 0, body))
+    rule = nft._found(Reply(nftbatch.NEWRULE, 0, body))
     assert (rule.chain, rule.handle, rule.comment) == ("c", 5, cut)
     if cut == comment:
         assert decoded(batch)[0]["USERDATA"] == comment

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from cni_plugins.address import Prefix
     from cni_plugins.attach import firewall_firewalld, firewall_iptables, firewall_nftables
-    from cni_plugins.kernel import firewalld, iptables, nft, nftprobe
+    from cni_plugins.kernel import firewalld, iptables, nftbatch, nftprobe
     from cni_plugins.rules import firewall_iptables as iptables_rules
 
     Attachment = tuple[str, str, str]
@@ -37,7 +37,7 @@ else:
     firewall_nftables = Lazy("cni_plugins.attach.firewall_nftables")
     firewalld = Lazy("cni_plugins.kernel.firewalld")
     iptables = Lazy("cni_plugins.kernel.iptables")
-    nft = Lazy("cni_plugins.kernel.nft")
+    nftbatch = Lazy("cni_plugins.kernel.nftbatch")
     nftprobe = Lazy("cni_plugins.kernel.nftprobe")
     iptables_rules = Lazy("cni_plugins.rules.firewall_iptables")
 
@@ -180,7 +180,7 @@ def collect(network: str, valid: set[tuple[str, str]]) -> None:
 
 def _nftables_may_hold() -> bool:
     """Tell whether it is worth to load what knows our table."""
-    return nftprobe.holds_chain(nft.Table(nft.INET, TABLE_NAME), ADMIN_CHAIN)
+    return nftprobe.holds_chain(nftbatch.Table(nftbatch.INET, TABLE_NAME), ADMIN_CHAIN)
 
 
 def _iptables_may_hold(family: int) -> bool:

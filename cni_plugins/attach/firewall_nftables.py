@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from cni_plugins.address import format_address
 from cni_plugins.kernel import nftset
-from cni_plugins.kernel.nft import Batch, Nft
+from cni_plugins.kernel.nft import Nft
+from cni_plugins.kernel.nftbatch import Batch
 from cni_plugins.rules.firewall_nftables import (
     LAYOUT,
     PODS,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from cni_plugins.attach.programs import ProgramErrors
 from cni_plugins.kernel import programs
-from cni_plugins.kernel.nft import Batch, Nft
+from cni_plugins.kernel.nft import Nft
+from cni_plugins.kernel.nftbatch import Batch
 from cni_plugins.kernel.nftprobe import usable
 from cni_plugins.rules.portmap import conditions
 from cni_plugins.rules.portmap_nftables import (
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cni_plugins.config.portmap import PortmapConf
-    from cni_plugins.kernel.nft import FoundRule, Rule
+    from cni_plugins.kernel.nft import FoundRule
+    from cni_plugins.kernel.nftbatch import Rule
     from cni_plugins.rules.portmap import Mapping
     from cni_plugins.rules.portmap_note import Note
 

@@ -6,7 +6,8 @@ ADD writes one backend's rules; DEL and GC remove both backends', also those tha
 from __future__ import annotations
 
 from cni_plugins.kernel import notes
-from cni_plugins.kernel.nft import Batch, Nft
+from cni_plugins.kernel.nft import Nft
+from cni_plugins.kernel.nftbatch import Batch
 from cni_plugins.kernel.nftexpr import compared
 from cni_plugins.lazy import Lazy
 from cni_plugins.rules.masquerade import (

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from cni_plugins.kernel import notes
 from cni_plugins.kernel.link import parse_mac
-from cni_plugins.kernel.nft import MAX_COMMENT, Batch, Chain, Nft
+from cni_plugins.kernel.nft import Nft
+from cni_plugins.kernel.nftbatch import MAX_COMMENT, Batch, Chain
 from cni_plugins.kernel.nftexpr import compared, interface
 from cni_plugins.rules.spoofcheck import (
     ENTRANCE,

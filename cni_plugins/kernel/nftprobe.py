@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 
 from cni_plugins.kernel import iptables
-from cni_plugins.kernel.nft import IPV4, IPV6, Nft, Table
+from cni_plugins.kernel.nft import Nft
+from cni_plugins.kernel.nftbatch import IPV4, IPV6, Table
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

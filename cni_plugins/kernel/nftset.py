@@ -7,14 +7,15 @@ removes one looks at the comment first, with others kept out by a lock.
 
 from __future__ import annotations
 
-from cni_plugins.kernel import nft
+from cni_plugins.kernel import nft, nftbatch
 from cni_plugins.kernel.netlink import attr, attr_u32, attribute_map, attributes, nested, required
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from cni_plugins.kernel.nft import Batch, Nft, Table
+    from cni_plugins.kernel.nft import Nft
+    from cni_plugins.kernel.nftbatch import Batch, Table
 
 IPV4_ADDR, IPV6_ADDR, IFNAME = 7, 8, 41
 """Types of keys, by which nft shows them (enum datatypes in nftables' datatype.h)."""
@@ -63,23 +64,23 @@ class Set:
             text = self.comment.encode() + b"\0"
             user_data += bytes((_UDATA_SET_COMMENT, len(text))) + text
         return (
-            nft.string(_SET_TABLE, self.table.name)
-            + nft.string(_SET_NAME, self.name)
-            + nft.be32(_SET_KEY_TYPE, kind)
-            + nft.be32(_SET_KEY_LEN, sum(_SIZES[each] for each in self.kinds))
-            + nft.be32(_SET_ID, number)
+            nftbatch.string(_SET_TABLE, self.table.name)
+            + nftbatch.string(_SET_NAME, self.name)
+            + nftbatch.be32(_SET_KEY_TYPE, kind)
+            + nftbatch.be32(_SET_KEY_LEN, sum(_SIZES[each] for each in self.kinds))
+            + nftbatch.be32(_SET_ID, number)
             + attr(_SET_USERDATA, user_data)
         )
 
 
 def add(batch: Batch, to: Set, key: bytes, comment: str = "") -> None:
     """Add an element unless its key is there, which then keeps its comment."""
-    batch.add(nft.NEWSETELEM, to.table, _elements(to, key, comment), create=True)
+    batch.add(nftbatch.NEWSETELEM, to.table, _elements(to, key, comment), create=True)
 
 
 def delete(batch: Batch, among: Set, key: bytes) -> None:
     """Delete an element; ENOENT when it is gone."""
-    batch.add(nft.DELSETELEM, among.table, _elements(among, key))
+    batch.add(nftbatch.DELSETELEM, among.table, _elements(among, key))
 
 
 def comment(tables: Nft, among: Set, key: bytes) -> str | None:
@@ -88,7 +89,7 @@ def comment(tables: Nft, among: Set, key: bytes) -> str | None:
     Raises:
         OSError: the kernel refuses to say.
     """
-    for _key, text in _found(tables.ask(nft.GETSETELEM, among.table, _elements(among, key))):
+    for _key, text in _found(tables.ask(nftbatch.GETSETELEM, among.table, _elements(among, key))):
         return text
     return None
 
@@ -99,15 +100,15 @@ def elements(tables: Nft, among: Set) -> list[tuple[bytes, str]]:
     Raises:
         OSError: the kernel refuses to say.
     """
-    return list(_found(tables.ask(nft.GETSETELEM, among.table, _key_of(among), dump=True)))
+    return list(_found(tables.ask(nftbatch.GETSETELEM, among.table, _key_of(among), dump=True)))
 
 
 def _key_of(among: Set) -> bytes:
-    return nft.string(_ELEM_TABLE, among.table.name) + nft.string(_ELEM_SET, among.name)
+    return nftbatch.string(_ELEM_TABLE, among.table.name) + nftbatch.string(_ELEM_SET, among.name)
 
 
 def _elements(among: Set, key: bytes, comment: str = "") -> bytes:
-    element = nested(_KEY, attr(_DATA_VALUE, key)) + nft.user_data(_USERDATA, comment)
+    element = nested(_KEY, attr(_DATA_VALUE, key)) + nftbatch.user_data(_USERDATA, comment)
     return _key_of(among) + nested(_ELEM_ELEMENTS, nested(_LIST_ELEM, element))
 
 

@@ -14,7 +14,7 @@ from cni_plugins.attach import hostports_nftables
 from cni_plugins.attach.undo import Teardown, Undo
 from cni_plugins.kernel import link, nftprobe, notes, route, sysctl
 from cni_plugins.kernel.netlink import NETLINK_NETFILTER, Netlink
-from cni_plugins.kernel.nft import IPV4, IPV6, Table
+from cni_plugins.kernel.nftbatch import IPV4, IPV6, Table
 from cni_plugins.lazy import Lazy
 from cni_plugins.rules.portmap import (
     IPTABLES,

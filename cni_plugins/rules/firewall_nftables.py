@@ -15,7 +15,7 @@ help, which is why the plugin asks iptables first (plugins/firewall.py). A drop 
 from __future__ import annotations
 
 from cni_plugins.kernel import nftexpr, nftset
-from cni_plugins.kernel.nft import FILTER, FORWARD, INET, Chain, Layout, Rule, Table
+from cni_plugins.kernel.nftbatch import FILTER, FORWARD, INET, Chain, Layout, Rule, Table
 from cni_plugins.rules.firewall import ADMIN_CHAIN, ISOLATED, OPEN, TABLE_NAME
 
 TABLE = Table(INET, TABLE_NAME, "Forwarded packets of CNI plugins' containers")

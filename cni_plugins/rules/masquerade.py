@@ -11,7 +11,7 @@ from _sha512 import sha512  # type: ignore[import-not-found]
 
 from cni_plugins.address import Prefix
 from cni_plugins.kernel import nftexpr
-from cni_plugins.kernel.nft import (
+from cni_plugins.kernel.nftbatch import (
     INET,
     IPV4,
     IPV6,

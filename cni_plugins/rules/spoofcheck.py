@@ -7,7 +7,7 @@ lets the one address pass and drops the rest.
 from __future__ import annotations
 
 from cni_plugins.kernel import nftexpr
-from cni_plugins.kernel.nft import BRIDGE, PREROUTING, Chain, Rule, Table
+from cni_plugins.kernel.nftbatch import BRIDGE, PREROUTING, Chain, Rule, Table
 
 TABLE = Table(BRIDGE, "nat")
 ENTRANCE = Chain("PREROUTING", kind="filter", hook=PREROUTING, priority=-300)
