@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 from hypothesis import settings
 
+from conflist.cache import Cache
+from conflist.run import Runner
 from integration import suite
+from tests.kernel_end import KernelEnd
+from tests.recorder import Recorder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 # Other work on the machine must not fail a test, nor a run leave anything in the tree.
 settings.register_profile("suite", deadline=None, database=None, print_blob=True)
@@ -16,3 +26,30 @@ settings.load_profile("suite")
 def suite_bin(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A folder of the plugins, run from their source."""
     return suite.make(str(tmp_path_factory.mktemp("suite")))
+
+
+@pytest.fixture
+def kernel() -> Iterator[KernelEnd]:
+    """The kernel's end of a netlink socket."""
+    with KernelEnd() as end:
+        yield end
+
+
+@pytest.fixture
+def plugins(tmp_path: Path) -> Recorder:
+    """Plugins that say what they were asked."""
+    return Recorder(tmp_path / "bin", "one", "two", "three")
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Cache:
+    """libcni's cache, in a folder of the test's own."""
+    return Cache(str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def runner(plugins: Recorder, cache: Cache) -> Runner:
+    """Runs lists of these plugins."""
+    return Runner(
+        [str(plugins.folder)], cache, env={"TEST_KEPT": "1", "CNI_ARGS": "old", "CNI_IFNAME": "old"}
+    )

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import socket
 import struct
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
+from hypothesis import strategies as st
 from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pyroute2.netlink.rtnl.ndmsg import ndmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 from cni_plugins.kernel.netlink import Netlink
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 HEADER = struct.Struct("=IHHII")
 ERROR, DONE = 2, 3
@@ -99,3 +103,30 @@ class KernelEnd:
         message["header"] = {"type": kind, "flags": flags, "sequence_number": number, "pid": 0}
         message.encode()
         return bytes(message.data)
+
+
+CREATE_NEW = 0x400 | 0x200
+CREATE = 0x400
+MAC = "02:00:5e:10:00:ff"
+INDEXES = st.integers(1, 2**31 - 1)
+
+
+def attributes(message: Any) -> dict[str, Any]:
+    """Return a message's attributes with nested ones as dicts; of one that occurs twice, a list."""
+    found: dict[str, Any] = {}
+    for name, held in message["attrs"]:
+        value = attributes(held) if hasattr(held, "get_attr") and "attrs" in held else held
+        found[name] = [found[name], value] if name in found else value
+    return found
+
+
+def asked(kernel: KernelEnd, call: Callable[..., object], *args: Any, **options: Any) -> Asked:
+    """Make a call that the kernel agrees to; return what it asked."""
+    kernel.acknowledge()
+    call(kernel.netlink, *args, **options)
+    return kernel.asked()
+
+
+def change_flags(request: Asked) -> int:
+    """Return a request's flags but those that each has."""
+    return int(request.flags) & ~0x5  # REQUEST and ACK

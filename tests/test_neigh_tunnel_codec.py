@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,18 +12,9 @@ from cni_plugins.kernel.neigh import Neighbour
 from cni_plugins.kernel.tunnel import Vxlan
 from tests.kernel_end import DONE, MULTI, KernelEnd
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 MAC = bytes.fromhex("02aabbccddee")
 ADDRESSES = st.one_of(st.binary(min_size=4, max_size=4), st.binary(min_size=16, max_size=16))
 MACS = st.binary(min_size=6, max_size=6)
-
-
-@pytest.fixture
-def kernel() -> Iterator[KernelEnd]:
-    with KernelEnd() as end:
-        yield end
 
 
 @given(dst=ADDRESSES, mac=MACS, index=st.integers(1, 2**31 - 1), forwarding=st.booleans())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import struct
-from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
@@ -14,9 +13,6 @@ from pyroute2.netlink import nla, nlmsg
 from cni_plugins.kernel import link, netlink
 from cni_plugins.kernel.netlink import NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, Netlink
 from tests.kernel_end import ACK_TLVS, CAPPED, DONE, DUMP_INTR, MULTI, KernelEnd
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 class Sample(nlmsg):  # type: ignore[misc]
@@ -41,12 +37,6 @@ class Sample(nlmsg):  # type: ignore[misc]
 BYTE, WORD, LONG = st.integers(0, 0xFF), st.integers(0, 0xFFFF), st.integers(0, 0xFFFFFFFF)
 NAME = st.text(st.characters(min_codepoint=1, codec="utf-8"), max_size=20)
 BLOB = st.binary(max_size=40)
-
-
-@pytest.fixture
-def kernel() -> Iterator[KernelEnd]:
-    with KernelEnd() as end:
-        yield end
 
 
 @given(BYTE, WORD, LONG, NAME, BLOB)

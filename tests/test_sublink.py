@@ -11,19 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cni_plugins.kernel import link, linkset, route, sublink
-from tests.kernel_end import DONE, MULTI, KernelEnd
-from tests.test_link import CREATE_NEW, INDEXES, MAC, asked, attributes, change_flags
+from tests.kernel_end import CREATE_NEW, DONE, INDEXES, MAC, MULTI, KernelEnd, asked, attributes, change_flags
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from cni_plugins.kernel.sublink import Option
-
-
-@pytest.fixture
-def kernel() -> Iterator[KernelEnd]:
-    with KernelEnd() as end:
-        yield end
 
 
 OPTIONS = [
