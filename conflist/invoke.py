@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import Any
 
+    from cni_plugins.process import Completed
     from conflist.cache import Attachment
 
 _OWN_VARIABLES = ("CNI_COMMAND", "CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_ARGS", "CNI_PATH")
@@ -165,7 +166,7 @@ def find_plugin(plugin: str, path: Sequence[str]) -> str:
     )
 
 
-def _failure(plugin: str, command: str, done: spawn.Completed) -> PluginError:
+def _failure(plugin: str, command: str, done: Completed) -> PluginError:
     """Make an exception of a plugin's error object, or of what else it left."""
     said = done.stderr.decode(errors="replace").strip()
     try:

@@ -10,6 +10,8 @@ import select
 import signal
 import time
 
+from cni_plugins.process import Completed
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -21,17 +23,6 @@ _CHUNK = 1 << 16
 
 class OutputLimitError(Exception):
     """A program printed more than it may; it was killed."""
-
-
-class Completed:
-    """A program's exit status (negative: the signal that ended it) and what it printed."""
-
-    __slots__ = ("status", "stderr", "stdout")
-
-    def __init__(self, status: int, stdout: bytes, stderr: bytes) -> None:
-        self.status = status
-        self.stdout = stdout
-        self.stderr = stderr
 
 
 def run(

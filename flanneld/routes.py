@@ -84,11 +84,8 @@ def identity(destination: IPv4Network | IPv6Network, metric: int) -> tuple[objec
 
 def put(nl: Netlink, route: Route, link: int) -> None:
     """Write a route over the link of this index, in the place of the one for the same destination."""
-    try:
-        nl.request(RTM_NEWROUTE, NLM_F_CREATE | NLM_F_REPLACE, _message(route, link, PROTOCOL))
-    except OSError as error:
-        error.add_note(f"failed to write the route to {route.destination}")
-        raise
+    doing = f"failed to write the route to {route.destination}"
+    nl.tell(RTM_NEWROUTE, _message(route, link, PROTOCOL), doing, NLM_F_CREATE | NLM_F_REPLACE)
 
 
 def delete(nl: Netlink, destination: IPv4Network | IPv6Network, metric: int, kind: int = 0) -> None:
@@ -98,12 +95,7 @@ def delete(nl: Netlink, destination: IPv4Network | IPv6Network, metric: int, kin
     )
     body += attr(_RTA_DST, destination.network_address.packed) if destination.prefixlen else b""
     body += attr_u32(_RTA_PRIORITY, metric) if metric else b""
-    try:
-        nl.request(RTM_DELROUTE, 0, body)
-    except OSError as error:
-        if error.errno != errno.ESRCH:
-            error.add_note(f"failed to delete the route to {destination}")
-            raise
+    nl.tell(RTM_DELROUTE, body, f"failed to delete the route to {destination}", gone=(errno.ESRCH,))
 
 
 def found(nl: Netlink, version: int) -> list[Found]:

@@ -16,29 +16,28 @@ from cni_plugins.kernel.netlink import Netlink
 from cni_plugins.kernel.netns import Namespace
 from cni_plugins.lazy import Lazy
 from cni_plugins.spec.errors import (
-    AlreadyAttachedError,
-    CheckFailedError,
-    CNIError,
     ConflictError,
     InvalidConfigError,
     KernelError,
-    NotAvailableError,
+    already_attached,
 )
+from cni_plugins.spec.plugin import Plugin
 from cni_plugins.spec.result import Interface, Result, dns_from
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from cni_plugins.attach import configure, verify
-    from cni_plugins.kernel import linkset, newlink, route
+    from collections.abc import Callable
+
+    from cni_plugins.attach import configure, sublink_state
+    from cni_plugins.kernel import linkset, route
     from cni_plugins.kernel.link import Link
     from cni_plugins.kernel.sublink import Option
     from cni_plugins.spec.request import Request
 else:
     configure = Lazy("cni_plugins.attach.configure")
     linkset = Lazy("cni_plugins.kernel.linkset")
-    newlink = Lazy("cni_plugins.kernel.newlink")
+    sublink_state = Lazy("cni_plugins.attach.sublink_state")
     route = Lazy("cni_plugins.kernel.route")
-    verify = Lazy("cni_plugins.attach.verify")
 
 _EEXIST = 17
 
@@ -82,7 +81,37 @@ class Plan:
         self.needs_parent_up = True
 
 
-def add(request: Request, plan: Plan, given: Result | None = None) -> Result:
+def plugin(
+    name: str,
+    model: str,
+    plan: Callable[[Request], Plan],
+    *,
+    add: Callable[[Request], Result] | None = None,
+    status: Callable[[Request], None] | None = None,
+) -> Plugin:
+    """Return the record of a plugin that makes what its plan says.
+
+    Args:
+        name: see `Plugin`; so is the model.
+        model: the name of its configuration's model.
+        plan: reads the configuration; raises when it is not valid.
+        add: its own, if it does more.
+        status: its own, if it looks at more.
+    """
+
+    def _add(request: Request) -> Result:
+        return make(request, plan(request))
+
+    def _check(request: Request) -> None:
+        sublink_state.check(request, plan(request))
+
+    def _status(request: Request) -> None:
+        sublink_state.look(request, plan(request))
+
+    return Plugin(name, model, add=add or _add, delete=delete, check=_check, status=status or _status, gc=gc)
+
+
+def make(request: Request, plan: Plan, given: Result | None = None) -> Result:
     """Make the link, get addresses, configure it.
 
     Args:
@@ -99,7 +128,7 @@ def add(request: Request, plan: Plan, given: Result | None = None) -> Result:
     """
     # Undoing comes before closing what it needs.
     with Namespace(request.netns) as netns, Netlink() as host, netns.netlink() as inside, Undo() as undo:
-        parent = _find_parent(inside if plan.in_container else host, plan)
+        parent = find_parent(inside if plan.in_container else host, plan)
         _create(request, plan, parent, host, inside, netns, undo)
         if plan.mac and plan.shares_parent_mac:
             linkset.set_mac(inside, link.get(inside, request.ifname).index, plan.mac)
@@ -146,56 +175,18 @@ def delete(request: Request) -> None:
     teardown.finish()
 
 
-def check(request: Request, plan: Plan) -> None:
-    """Compare everything ADD set with the kernel.
-
-    Raises:
-        CheckFailedError: something differs.
-    """
-    result = verify.previous(request)
-    index, expected = verify.container_interface(request, result)
-    ipam.forward(request)
-    with Namespace(request.netns) as netns, Netlink() as host, netns.netlink() as inside:
-        found = verify.present(inside, request.ifname, plan.kind, "container")
-        mac = expected.mac or link.format_mac(plan.mac)
-        verify.matches(found, Interface(found.name, mac, expected.mtu or plan.mtu))
-        for option in plan.options:
-            if not option.holds(found):
-                raise CheckFailedError(
-                    f"interface {found.name!r} of the container does not have {option.label}"
-                )
-        if plan.parent:
-            _check_parent(inside if plan.in_container else host, plan, found)
-        verify.addresses(inside, found, index, result)
-        verify.routes(inside, found, result)
-
-
-def status(request: Request, plan: Plan) -> None:
-    """Look for what an ADD needs: the driver, the parent, IPAM.
-
-    Raises:
-        NotAvailableError: something is missing.
-    """
-    with Netlink() as host:
-        if not newlink.has_kind(host, plan.kind):
-            raise NotAvailableError(
-                f"the kernel has no {plan.kind} links", f"modprobe {plan.kind}, or another kernel"
-            )
-        if plan.has_parent and not plan.in_container:
-            try:
-                _find_parent(host, plan)
-            except CNIError as error:
-                raise NotAvailableError(error.msg, error.details) from None
-    ipam.forward(request)
-
-
 def gc(request: Request) -> None:
     """Let the IPAM plugin remove what is left: links go with their namespaces."""
     ipam.forward(request)
 
 
-def _find_parent(nl: Netlink, plan: Plan) -> Link | None:
-    """Return the link to be built on; None for a kind that stands by itself."""
+def find_parent(nl: Netlink, plan: Plan) -> Link | None:
+    """Return the link to be built on; None for a kind that stands by itself.
+
+    Raises:
+        InvalidConfigError: the MTU is more than the parent's, or there is no default route.
+        KernelError: the parent is missing or down.
+    """
     if not plan.has_parent:
         return None
     name = plan.parent
@@ -253,10 +244,7 @@ def _create(
         if error.errno != _EEXIST:
             raise
         if link.find(inside, request.ifname) is not None:
-            raise AlreadyAttachedError(
-                f"interface {request.ifname!r} already exists in the container",
-                "DEL the attachment that made it, or use another interface name",
-            ) from None
+            raise already_attached(request.ifname) from None
         # Before Linux 6.15 also a link of the host must not have the name, and many hosts have an eth0.
         name = _provisional_name(request.ifname)
         try:
@@ -276,12 +264,3 @@ def _create(
 def _provisional_name(ifname: str) -> str:
     """Return the name a link has before it gets its own: the same one at DEL, if this process is killed."""
     return f"cni{crc32(ifname.encode()):08x}"
-
-
-def _check_parent(nl: Netlink, plan: Plan, found: Link) -> None:
-    """Look whether a container's link is on the one that the configuration names."""
-    parent = link.find(nl, plan.parent)
-    if parent is None:
-        raise CheckFailedError(f"master {plan.parent!r} is gone")
-    if parent.index != found.peer:
-        raise CheckFailedError(f"interface {found.name!r} of the container is not on master {plan.parent!r}")

@@ -10,7 +10,7 @@ from cni_plugins.kernel import link, notes, sysctl
 from cni_plugins.kernel.netlink import Netlink
 from cni_plugins.lazy import Lazy
 from cni_plugins.spec import skel
-from cni_plugins.spec.errors import AlreadyAttachedError, ConflictError
+from cni_plugins.spec.errors import ConflictError, already_attached
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -74,10 +74,7 @@ def create(
             if error.errno != _EEXIST:
                 raise
             if link.find(inside, request.ifname) is not None:
-                raise AlreadyAttachedError(
-                    f"interface {request.ifname!r} already exists in the container",
-                    "DEL the attachment that made it, or use another interface name",
-                ) from None
+                raise already_attached(request.ifname) from None
         else:
             undo.push(link.delete, host, name)
             link.mark(host, name, owner.alias(request))

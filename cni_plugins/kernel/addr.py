@@ -84,22 +84,17 @@ def add(nl: Netlink, index: int, prefix: Prefix, *, flags: int = 0, scope: int =
         body += attr(_IFA_BROADCAST, prefix.last())
     if flags:
         body += attr_u32(_IFA_FLAGS, flags)
-    try:
-        nl.request(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, body)
-    except OSError as error:
-        error.add_note(f"failed to add address {prefix} to link {index}")
-        raise
+    nl.tell(RTM_NEWADDR, body, f"failed to add address {prefix} to link {index}", NLM_F_CREATE | NLM_F_EXCL)
 
 
 def delete(nl: Netlink, index: int, prefix: Prefix) -> None:
     """Take an address from a link; one that is gone already is no error."""
-    try:
-        nl.request(RTM_DELADDR, 0, _message(index, prefix))
-    except OSError as error:
-        if error.errno == errno.EADDRNOTAVAIL:
-            return
-        error.add_note(f"failed to delete address {prefix} of link {index}")
-        raise
+    nl.tell(
+        RTM_DELADDR,
+        _message(index, prefix),
+        f"failed to delete address {prefix} of link {index}",
+        gone=(errno.EADDRNOTAVAIL,),
+    )
 
 
 def of_link(nl: Netlink, index: int, family: int = 0) -> list[Prefix]:

@@ -45,7 +45,7 @@ def set_port(nl: Netlink, index: int, *, hairpin: bool = False, isolated: bool =
 
 def _set_port(nl: Netlink, index: int, port: bytes, doing: str) -> None:
     body = link.header(index, family=_AF_BRIDGE) + nested(_IFLA_PROTINFO, port)
-    link.send(nl, link.RTM_SETLINK, body, f"{doing} of bridge port {index}")
+    nl.tell(link.RTM_SETLINK, body, f"{doing} of bridge port {index}")
 
 
 def add_vlans(
@@ -62,8 +62,7 @@ def add_vlans(
         on_bridge: index is the bridge.
     """
     flags = _VLAN_PVID | _VLAN_UNTAGGED if untagged else 0
-    link.send(
-        nl,
+    nl.tell(
         link.RTM_SETLINK,
         _vlans(index, first, last, flags, on_bridge=on_bridge),
         f"failed to add VLAN {first}",
@@ -72,9 +71,7 @@ def add_vlans(
 
 def delete_vlan(nl: Netlink, index: int, vlan: int) -> None:
     """Take a VLAN from a bridge port."""
-    link.send(
-        nl, link.RTM_DELLINK, _vlans(index, vlan, vlan, 0, on_bridge=False), f"failed to delete VLAN {vlan}"
-    )
+    nl.tell(link.RTM_DELLINK, _vlans(index, vlan, vlan, 0, on_bridge=False), f"failed to delete VLAN {vlan}")
 
 
 def _vlans(index: int, first: int, last: int, flags: int, *, on_bridge: bool) -> bytes:

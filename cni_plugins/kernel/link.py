@@ -209,43 +209,25 @@ def find(nl: Netlink, name: str = "", *, index: int = 0) -> Link | None:
 
 def set_up(nl: Netlink, index: int) -> None:
     """Bring a link up."""
-    send(nl, RTM_NEWLINK, header(index, IFF_UP, IFF_UP), f"failed to bring link {index} up")
+    nl.tell(RTM_NEWLINK, header(index, IFF_UP, IFF_UP), f"failed to bring link {index} up")
 
 
 def set_down(nl: Netlink, index: int) -> None:
     """Take a link down."""
-    send(nl, RTM_NEWLINK, header(index, 0, IFF_UP), f"failed to take link {index} down")
+    nl.tell(RTM_NEWLINK, header(index, 0, IFF_UP), f"failed to take link {index} down")
 
 
 def mark(nl: Netlink, name: str, owner: str) -> None:
     """Leave a text on a link that says whose it is; one that an alias is too short for is left out."""
     if len(owner.encode("utf-8", "surrogateescape")) <= MAX_ALIAS:
         body = header() + attr_str(IFLA_IFNAME, name) + attr_str(IFLA_IFALIAS, owner)
-        send(nl, RTM_NEWLINK, body, f"failed to set the alias of link {name!r}")
+        nl.tell(RTM_NEWLINK, body, f"failed to set the alias of link {name!r}")
 
 
 def delete(nl: Netlink, name: str) -> bool:
     """Delete a link by name; return False when there was none."""
-    try:
-        send(nl, RTM_DELLINK, header() + attr_str(IFLA_IFNAME, name), f"failed to delete link {name!r}")
-    except OSError as error:
-        if error.errno == errno.ENODEV:
-            return False
-        raise
-    return True
-
-
-def send(nl: Netlink, kind: int, body: bytes, doing: str, flags: int = 0) -> None:
-    """Make a request that has no answer but yes or no.
-
-    Raises:
-        OSError: no; with a note of what was being done.
-    """
-    try:
-        nl.request(kind, flags, body)
-    except OSError as error:
-        error.add_note(doing)
-        raise
+    body = header() + attr_str(IFLA_IFNAME, name)
+    return nl.tell(RTM_DELLINK, body, f"failed to delete link {name!r}", gone=(errno.ENODEV,))
 
 
 def links(nl: Netlink) -> Iterable[Link]:

@@ -15,7 +15,6 @@ from cni_plugins.kernel.link import (
     IFLA_TXQLEN,
     RTM_NEWLINK,
     header,
-    send,
 )
 from cni_plugins.kernel.netlink import Netlink, attr, attr_str, attr_u32
 
@@ -28,18 +27,17 @@ def set_master(nl: Netlink, port: Link, master: Link | None) -> None:
     """Make a link a port of a bridge, or a member of a VRF; None: of nothing any more."""
     body = header(port.index) + attr_u32(IFLA_MASTER, master.index if master else 0)
     doing = f"put {port.name!r} into {master.kind} {master.name!r}" if master else f"free {port.name!r}"
-    send(nl, RTM_NEWLINK, body, f"failed to {doing}")
+    nl.tell(RTM_NEWLINK, body, f"failed to {doing}")
 
 
 def set_promiscuous(nl: Netlink, index: int) -> None:
     """Let a link take in every frame."""
-    send(nl, RTM_NEWLINK, header(index, IFF_PROMISC, IFF_PROMISC), f"failed to make link {index} promiscuous")
+    nl.tell(RTM_NEWLINK, header(index, IFF_PROMISC, IFF_PROMISC), f"failed to make link {index} promiscuous")
 
 
 def set_mac(nl: Netlink, index: int, mac: bytes) -> None:
     """Give a link its hardware address."""
-    send(
-        nl,
+    nl.tell(
         RTM_NEWLINK,
         header(index) + attr(IFLA_ADDRESS, mac),
         f"failed to set the address of link {index}",
@@ -73,7 +71,7 @@ def configure(
         body += attr_u32(IFLA_MTU, mtu)
     if tx_queue_len is not None:
         body += attr_u32(IFLA_TXQLEN, tx_queue_len)
-    send(nl, RTM_NEWLINK, body, f"failed to change link {index}")
+    nl.tell(RTM_NEWLINK, body, f"failed to change link {index}")
 
 
 def rename(nl: Netlink, index: int, name: str) -> None:
@@ -82,8 +80,7 @@ def rename(nl: Netlink, index: int, name: str) -> None:
     Raises:
         OSError: EEXIST: it is taken.
     """
-    send(
-        nl,
+    nl.tell(
         RTM_NEWLINK,
         header(index) + attr_str(IFLA_IFNAME, name),
         f"failed to rename link {index} {name!r}",
@@ -108,4 +105,4 @@ def move(nl: Netlink, index: int, netns: int | None, name: str, alias: str, *, u
     if netns is not None:
         body += attr_u32(IFLA_NET_NS_FD, netns)
     body += attr_str(IFLA_IFALIAS, alias) if alias else attr(IFLA_IFALIAS, b"")
-    send(nl, RTM_NEWLINK, body, f"failed to move link {index} and name it {name!r}")
+    nl.tell(RTM_NEWLINK, body, f"failed to move link {index} and name it {name!r}")

@@ -81,22 +81,14 @@ def put(nl: Netlink, entry: Neighbour) -> None:
     Raises:
         OSError: ENODEV: there is no such link.
     """
-    try:
-        nl.request(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, _message(entry))
-    except OSError as error:
-        error.add_note(f"failed to add {_name(entry)}")
-        raise
+    nl.tell(RTM_NEWNEIGH, _message(entry), f"failed to add {_name(entry)}", NLM_F_CREATE | NLM_F_REPLACE)
 
 
 def delete(nl: Netlink, entry: Neighbour) -> None:
     """Delete an entry; one that is gone already, with or without its link, is no error."""
-    try:
-        nl.request(RTM_DELNEIGH, 0, _message(entry))
-    except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ENODEV):
-            return
-        error.add_note(f"failed to delete {_name(entry)}")
-        raise
+    nl.tell(
+        RTM_DELNEIGH, _message(entry), f"failed to delete {_name(entry)}", gone=(errno.ENOENT, errno.ENODEV)
+    )
 
 
 def neighbours(nl: Netlink, link: int, version: int) -> list[Neighbour]:

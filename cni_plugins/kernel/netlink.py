@@ -228,6 +228,31 @@ class Netlink:
             raise _cut_off()
         return replies[0]
 
+    def tell(self, kind: int, body: bytes, doing: str, flags: int = 0, *, gone: tuple[int, ...] = ()) -> bool:
+        """Make a request that has no answer but yes or no.
+
+        Args:
+            kind: the message type (RTM_…).
+            body: the family's header and attributes.
+            doing: what is noted on a refusal.
+            flags: NLM_F_….
+            gone: errors that only say that what shall go is gone already.
+
+        Returns:
+            Whether it was done; false when it was gone.
+
+        Raises:
+            OSError: no; with the note.
+        """
+        try:
+            self.request(kind, flags, body)
+        except OSError as error:
+            if error.errno in gone:
+                return False
+            error.add_note(doing)
+            raise
+        return True
+
     def dump(self, kind: int, body: bytes) -> list[Reply]:
         """Return every object of a kind, asking again while the kernel's tables change under the dump."""
         for _attempt in range(_MAX_INTERRUPTED_DUMPS):

@@ -22,7 +22,6 @@ from cni_plugins.kernel.link import (
     RTMGRP_LINK,
     get,
     header,
-    send,
 )
 from cni_plugins.kernel.netlink import (
     NLM_F_CREATE,
@@ -66,7 +65,7 @@ def create_bridge(nl: Netlink, name: str, mac: bytes, *, mtu: int = 0, vlan_filt
     if mtu:
         body += attr_u32(IFLA_MTU, mtu)
     body += nested(IFLA_LINKINFO, attr_str(IFLA_INFO_KIND, "bridge"), data)
-    send(nl, RTM_NEWLINK, body, f"failed to create bridge {name!r}", NLM_F_CREATE | NLM_F_EXCL)
+    nl.tell(RTM_NEWLINK, body, f"failed to create bridge {name!r}", NLM_F_CREATE | NLM_F_EXCL)
 
 
 def create_veth(
@@ -107,7 +106,7 @@ def create_veth(
         attr_str(IFLA_INFO_KIND, "veth"),
         nested(IFLA_INFO_DATA, attr(_VETH_INFO_PEER, other)),
     )
-    send(nl, RTM_NEWLINK, body, f"failed to create veth pair {name!r}, {peer!r}", NLM_F_CREATE | NLM_F_EXCL)
+    nl.tell(RTM_NEWLINK, body, f"failed to create veth pair {name!r}, {peer!r}", NLM_F_CREATE | NLM_F_EXCL)
 
 
 def create(nl: Netlink, kind: str, name: str, *, mtu: int = 0, up: bool = True) -> None:
@@ -120,7 +119,7 @@ def create(nl: Netlink, kind: str, name: str, *, mtu: int = 0, up: bool = True) 
     if mtu:
         body += attr_u32(IFLA_MTU, mtu)
     body += nested(IFLA_LINKINFO, attr_str(IFLA_INFO_KIND, kind))
-    send(nl, RTM_NEWLINK, body, f"failed to create {kind} {name!r}", NLM_F_CREATE | NLM_F_EXCL)
+    nl.tell(RTM_NEWLINK, body, f"failed to create {kind} {name!r}", NLM_F_CREATE | NLM_F_EXCL)
 
 
 def has_kind(nl: Netlink, kind: str) -> bool:

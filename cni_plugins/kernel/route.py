@@ -102,13 +102,12 @@ def _message(route: Route, protocol: int, *, onlink: bool = False) -> bytes:
 
 def delete(nl: Netlink, route: Route) -> None:
     """Delete a route, whoever made it; one that is gone already is no error."""
-    try:
-        nl.request(RTM_DELROUTE, 0, _message(route, _RTPROT_UNSPEC))
-    except OSError as error:
-        if error.errno == errno.ESRCH:
-            return
-        error.add_note(f"failed to delete route {route.dst}")
-        raise
+    nl.tell(
+        RTM_DELROUTE,
+        _message(route, _RTPROT_UNSPEC),
+        f"failed to delete route {route.dst}",
+        gone=(errno.ESRCH,),
+    )
 
 
 def tables(nl: Netlink) -> set[int]:
@@ -134,11 +133,12 @@ def add(nl: Netlink, route: Route, *, onlink: bool = False, replace: bool = Fals
         OSError: EEXIST: the same route is there already; ENETUNREACH: the gateway is on no link.
     """
     body = _message(route, _RTPROT_BOOT, onlink=onlink)
-    try:
-        nl.request(RTM_NEWROUTE, NLM_F_CREATE | (NLM_F_REPLACE if replace else 0), body)
-    except OSError as error:
-        error.add_note(f"failed to add route {route.dst}")
-        raise
+    nl.tell(
+        RTM_NEWROUTE,
+        body,
+        f"failed to add route {route.dst}",
+        NLM_F_CREATE | (NLM_F_REPLACE if replace else 0),
+    )
 
 
 def towards(nl: Netlink, address: bytes) -> int | None:

@@ -64,22 +64,12 @@ def add(nl: Netlink, rule: Rule) -> None:
     Raises:
         OSError: EEXIST: the very same is there already.
     """
-    try:
-        nl.request(RTM_NEWRULE, NLM_F_CREATE | NLM_F_EXCL, _message(rule))
-    except OSError as error:
-        error.add_note(f"failed to add the rule {rule}")
-        raise
+    nl.tell(RTM_NEWRULE, _message(rule), f"failed to add the rule {rule}", NLM_F_CREATE | NLM_F_EXCL)
 
 
 def delete(nl: Netlink, rule: Rule) -> None:
     """Delete a rule; one that is gone already is no error."""
-    try:
-        nl.request(RTM_DELRULE, 0, _message(rule))
-    except OSError as error:
-        if error.errno == errno.ENOENT:
-            return
-        error.add_note(f"failed to delete the rule {rule}")
-        raise
+    nl.tell(RTM_DELRULE, _message(rule), f"failed to delete the rule {rule}", gone=(errno.ENOENT,))
 
 
 def rules(nl: Netlink) -> list[Rule]:

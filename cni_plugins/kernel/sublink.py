@@ -13,7 +13,6 @@ from cni_plugins.kernel.link import (
     IFLA_NET_NS_FD,
     RTM_NEWLINK,
     header,
-    send,
 )
 from cni_plugins.kernel.netlink import (
     NLM_F_CREATE,
@@ -135,4 +134,4 @@ def create(
         body += attr(IFLA_ADDRESS, mac)
     data = nested(IFLA_INFO_DATA, *(option.attribute for option in options))
     body += nested(IFLA_LINKINFO, attr_str(IFLA_INFO_KIND, kind), data)
-    send(nl, RTM_NEWLINK, body, f"failed to create {kind} {name!r}", NLM_F_CREATE | NLM_F_EXCL)
+    nl.tell(RTM_NEWLINK, body, f"failed to create {kind} {name!r}", NLM_F_CREATE | NLM_F_EXCL)

@@ -142,11 +142,7 @@ def _add_qdisc(nl: Netlink, index: int, place: tuple[int, int], kind: str, optio
     body = _TCMSG.pack(0, index, *place, 0) + attr_str(_TCA_KIND, kind)
     if options:
         body += nested(_TCA_OPTIONS, options)
-    try:
-        nl.request(RTM_NEWQDISC, NLM_F_CREATE | NLM_F_EXCL, body)
-    except OSError as error:
-        error.add_note(f"failed to add qdisc {kind} to link {index}")
-        raise
+    nl.tell(RTM_NEWQDISC, body, f"failed to add qdisc {kind} to link {index}", NLM_F_CREATE | NLM_F_EXCL)
 
 
 def add_redirect(nl: Netlink, index: int, target: int) -> None:
@@ -173,11 +169,12 @@ def add_redirect(nl: Netlink, index: int, target: int) -> None:
     )
     info = _PRIORITY << 16 | int.from_bytes(_ETH_P_ALL.to_bytes(2, "big"), _ORDER)
     body = _TCMSG.pack(0, index, 0, _INGRESS_HANDLE, info) + attr_str(_TCA_KIND, "u32") + options
-    try:
-        nl.request(RTM_NEWTFILTER, NLM_F_CREATE | NLM_F_EXCL, body)
-    except OSError as error:
-        error.add_note(f"failed to redirect what link {index} receives to link {target}")
-        raise
+    nl.tell(
+        RTM_NEWTFILTER,
+        body,
+        f"failed to redirect what link {index} receives to link {target}",
+        NLM_F_CREATE | NLM_F_EXCL,
+    )
 
 
 def root_tbf(nl: Netlink, index: int) -> Tbf | None:
@@ -252,14 +249,10 @@ def delete_ingress(nl: Netlink, index: int) -> None:
 
 
 def _delete_qdisc(nl: Netlink, index: int, parent: int) -> None:
-    try:
-        nl.request(RTM_DELQDISC, 0, _TCMSG.pack(0, index, 0, parent, 0))
-    except OSError as error:
-        # ENODEV: the link is gone; ENOENT and EINVAL: no qdisc but the default one
-        if error.errno in (errno.ENOENT, errno.EINVAL, errno.ENODEV):
-            return
-        error.add_note(f"failed to delete a qdisc of link {index}")
-        raise
+    # ENODEV: the link is gone; ENOENT and EINVAL: no qdisc but the default one
+    gone = (errno.ENOENT, errno.EINVAL, errno.ENODEV)
+    body = _TCMSG.pack(0, index, 0, parent, 0)
+    nl.tell(RTM_DELQDISC, body, f"failed to delete a qdisc of link {index}", gone=gone)
 
 
 def has_tbf(nl: Netlink, index: int) -> bool:

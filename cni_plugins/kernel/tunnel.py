@@ -106,7 +106,7 @@ def _create(nl: Netlink, kind: str, name: str, data: tuple[bytes, ...], common: 
     body += nested(
         link.IFLA_LINKINFO, attr_str(link.IFLA_INFO_KIND, kind), nested(link.IFLA_INFO_DATA, *data)
     )
-    link.send(nl, link.RTM_NEWLINK, body, f"failed to create {kind} {name!r}", NLM_F_CREATE | NLM_F_EXCL)
+    nl.tell(link.RTM_NEWLINK, body, f"failed to create {kind} {name!r}", NLM_F_CREATE | NLM_F_EXCL)
 
 
 def vxlan(nl: Netlink, name: str) -> Vxlan | None:

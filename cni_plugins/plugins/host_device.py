@@ -15,11 +15,11 @@ from cni_plugins.kernel.netlink import Netlink
 from cni_plugins.kernel.netns import Namespace
 from cni_plugins.lazy import Lazy
 from cni_plugins.spec.errors import (
-    AlreadyAttachedError,
     CNIError,
     InvalidConfigError,
     KernelError,
     NotAvailableError,
+    already_attached,
 )
 from cni_plugins.spec.plugin import Plugin
 from cni_plugins.spec.request import ifname_problem
@@ -27,12 +27,13 @@ from cni_plugins.spec.result import Interface, Result, dns_from
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from cni_plugins.attach import homecoming
+    from cni_plugins.attach import homecoming, sublink_state
     from cni_plugins.config.devices import HostDeviceConf
     from cni_plugins.kernel.link import Link
     from cni_plugins.spec.request import Request
 else:
     homecoming = Lazy("cni_plugins.attach.homecoming")
+    sublink_state = Lazy("cni_plugins.attach.sublink_state")
 
 _NOTES = "host-device"
 _USERSPACE_DRIVERS = ("vfio-pci", "uio_pci_generic", "igb_uio")
@@ -53,10 +54,7 @@ def add(request: Request) -> Result:
     ):
         found = device.find(host)
         if link.find(inside, request.ifname) is not None:
-            raise AlreadyAttachedError(
-                f"interface {request.ifname!r} already exists in the container",
-                "DEL the attachment that made it, or use another interface name",
-            )
+            raise already_attached(request.ifname)
         # Whoever finds the note finds the interface by it, wherever we are killed from here on.
         notes.write(
             _NOTES, attachment, [found.name, found.alias, "up" if found.is_up else "down", found.kind]
@@ -81,7 +79,7 @@ def check(request: Request) -> None:
         verify.previous(request)
         ipam.forward(request)
         return
-    sublink.check(request, sublink.Plan("", has_parent=False))
+    sublink_state.check(request, sublink.Plan("", has_parent=False))
 
 
 def status(request: Request) -> None:

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from cni_plugins.attach import sublink
 from cni_plugins.kernel.sublink import IPVLAN_MODES, ipvlan_mode
+from cni_plugins.lazy import Lazy
 from cni_plugins.spec.errors import InvalidConfigError
-from cni_plugins.spec.plugin import Plugin
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from cni_plugins.attach import sublink_state
     from cni_plugins.config.sublink import IpvlanConf
     from cni_plugins.spec.request import Request
     from cni_plugins.spec.result import Result
+else:
+    sublink_state = Lazy("cni_plugins.attach.sublink_state")
 
 
 def add(request: Request) -> Result:
@@ -30,17 +33,12 @@ def add(request: Request) -> Result:
             )
         plan.parent = before.interfaces[0].name
     if conf.ipam.type:
-        return sublink.add(request, plan)
+        return sublink.make(request, plan)
     if before is None or not before.ips:
         raise InvalidConfigError(
             "ipvlan needs addresses: neither ipam nor prevResult has any", 'set ipam.type, as in "host-local"'
         )
-    return sublink.add(request, plan, before)
-
-
-def check(request: Request) -> None:
-    """Compare everything ADD set with the kernel."""
-    sublink.check(request, _plan(request))
+    return sublink.make(request, plan, before)
 
 
 def status(request: Request) -> None:
@@ -48,7 +46,7 @@ def status(request: Request) -> None:
     conf: IpvlanConf = request.conf
     plan = _plan(request)
     plan.has_parent = bool(conf.master or conf.ipam.type)
-    sublink.status(request, plan)
+    sublink_state.look(request, plan)
 
 
 def _plan(request: Request) -> sublink.Plan:
@@ -64,6 +62,4 @@ def _plan(request: Request) -> sublink.Plan:
     return plan
 
 
-PLUGIN = Plugin(
-    "ipvlan", "IpvlanConf", add=add, delete=sublink.delete, check=check, status=status, gc=sublink.gc
-)
+PLUGIN = sublink.plugin("ipvlan", "IpvlanConf", _plan, add=add, status=status)

@@ -11,31 +11,14 @@ from cni_plugins.attach import sublink
 from cni_plugins.kernel.sublink import MACVLAN_MODES, macvlan_broadcast_queue, macvlan_mode
 from cni_plugins.lazy import Lazy
 from cni_plugins.spec.errors import InvalidConfigError
-from cni_plugins.spec.plugin import Plugin
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cni_plugins.attach import configure
     from cni_plugins.config.sublink import MacvlanConf
     from cni_plugins.spec.request import Request
-    from cni_plugins.spec.result import Result
 else:
     configure = Lazy("cni_plugins.attach.configure")
-
-
-def add(request: Request) -> Result:
-    """Make the link, get addresses, configure it."""
-    return sublink.add(request, _plan(request))
-
-
-def check(request: Request) -> None:
-    """Compare everything ADD set with the kernel."""
-    sublink.check(request, _plan(request))
-
-
-def status(request: Request) -> None:
-    """Look for the driver, the master and IPAM."""
-    sublink.status(request, _plan(request))
 
 
 def _plan(request: Request) -> sublink.Plan:
@@ -57,6 +40,4 @@ def _plan(request: Request) -> sublink.Plan:
     return plan
 
 
-PLUGIN = Plugin(
-    "macvlan", "MacvlanConf", add=add, delete=sublink.delete, check=check, status=status, gc=sublink.gc
-)
+PLUGIN = sublink.plugin("macvlan", "MacvlanConf", _plan)

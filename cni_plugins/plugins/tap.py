@@ -13,15 +13,16 @@ from cni_plugins.kernel import link, linkset, tuntap
 from cni_plugins.kernel.netns import Namespace
 from cni_plugins.lazy import Lazy
 from cni_plugins.spec.errors import (
-    AlreadyAttachedError,
     CheckFailedError,
     KernelError,
     NotAvailableError,
+    already_attached,
 )
 from cni_plugins.spec.plugin import Plugin
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from cni_plugins.attach import sublink_state
     from cni_plugins.config.devices import TapConf
     from cni_plugins.kernel import programs, selinux
     from cni_plugins.spec.request import Request
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 else:
     programs = Lazy("cni_plugins.kernel.programs")
     selinux = Lazy("cni_plugins.kernel.selinux")
+    sublink_state = Lazy("cni_plugins.attach.sublink_state")
 
 
 def add(request: Request) -> Result:
@@ -39,10 +41,7 @@ def add(request: Request) -> Result:
         # Opening a tap that exists would take it over.
         netns.lock()
         if link.find(inside, request.ifname) is not None:
-            raise AlreadyAttachedError(
-                f"interface {request.ifname!r} already exists in the container",
-                "DEL the attachment that made it, or use another interface name",
-            )
+            raise already_attached(request.ifname)
         with netns.entered():
             tuntap.create(
                 request.ifname,
@@ -75,7 +74,7 @@ def check(request: Request) -> None:
         has_parent=False,
     )
     plan.mtu, plan.mac = conf.mtu, _mac(request)
-    sublink.check(request, plan)
+    sublink_state.check(request, plan)
     if conf.bridge:
         with Namespace(request.netns) as netns, netns.netlink() as inside:
             master = link.find(inside, conf.bridge)

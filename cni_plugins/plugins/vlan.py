@@ -9,30 +9,13 @@ from __future__ import annotations
 from cni_plugins.attach import sublink
 from cni_plugins.kernel.sublink import vlan_id
 from cni_plugins.spec.errors import InvalidConfigError
-from cni_plugins.spec.plugin import Plugin
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cni_plugins.config.sublink import VlanConf
     from cni_plugins.spec.request import Request
-    from cni_plugins.spec.result import Result
 
 _MAX_VLAN = 4094
-
-
-def add(request: Request) -> Result:
-    """Make the link, get addresses, configure it."""
-    return sublink.add(request, _plan(request))
-
-
-def check(request: Request) -> None:
-    """Compare everything ADD set with the kernel."""
-    sublink.check(request, _plan(request))
-
-
-def status(request: Request) -> None:
-    """Look for the driver, the master and IPAM."""
-    sublink.status(request, _plan(request))
 
 
 def _plan(request: Request) -> sublink.Plan:
@@ -48,4 +31,4 @@ def _plan(request: Request) -> sublink.Plan:
     return plan
 
 
-PLUGIN = Plugin("vlan", "VlanConf", add=add, delete=sublink.delete, check=check, status=status, gc=sublink.gc)
+PLUGIN = sublink.plugin("vlan", "VlanConf", _plan)

@@ -226,3 +226,11 @@ class AlreadyAttachedError(CNIError):
     """
 
     code = 107
+
+
+def already_attached(ifname: str) -> AlreadyAttachedError:
+    """Return the error of an ADD whose interface the container has."""
+    return AlreadyAttachedError(
+        f"interface {ifname!r} already exists in the container",
+        "DEL the attachment that made it, or use another interface name",
+    )
