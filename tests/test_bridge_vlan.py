@@ -8,12 +8,10 @@ import pytest
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
 from cni_plugins.kernel import bridgeport, link, newlink
-from cni_plugins.kernel.netlink import NLM_F_CREATE, NLM_F_EXCL, Reply
+from cni_plugins.kernel.netlink import NLM_F_CREATE, NLM_F_EXCL, Netlink, Reply
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from cni_plugins.kernel.netlink import Netlink
 
 AF_BRIDGE = 7
 PORT = 17
@@ -21,12 +19,12 @@ MASTER, SELF = 1, 2
 PVID, UNTAGGED, BEGIN, END = 2, 4, 8, 16
 
 
-class Capture:
+class Capture(Netlink):
     """In the place of a socket to a kernel with the feature: keeps requests, gives prepared replies."""
 
     def __init__(self, replies: list[Reply] | None = None) -> None:
         self.requests: list[tuple[int, int, bytes]] = []
-        self._replies = replies or []
+        self._answers = replies or []
 
     def request(self, kind: int, flags: int, body: bytes) -> list[Reply]:
         self.requests.append((kind, flags, body))
@@ -34,7 +32,7 @@ class Capture:
 
     def dump(self, kind: int, body: bytes) -> list[Reply]:
         self.requests.append((kind, 0, body))
-        return self._replies
+        return self._answers
 
 
 def sent(call: Callable[[Any], None]) -> tuple[int, int, ifinfmsg]:
@@ -124,7 +122,7 @@ def test_vlans_of_all_ports_are_read() -> None:
             port(5),
         ]
     )
-    found = bridgeport.vlans(capture)  # type: ignore[arg-type]
+    found = bridgeport.vlans(capture)
     assert found == {
         3: {1: True},
         4: {1: False, 10: False, 11: False, 12: False, 13: False, 20: True, 21: True},

@@ -12,7 +12,7 @@ from pyroute2.netlink.rtnl.tcmsg import tcmsg
 
 from cni_plugins.address import Prefix
 from cni_plugins.kernel import rule, tc
-from cni_plugins.kernel.netlink import Reply
+from cni_plugins.kernel.netlink import Netlink, Reply
 from cni_plugins.kernel.rule import Rule
 from cni_plugins.kernel.tc import Tbf
 
@@ -20,7 +20,7 @@ U32 = st.integers(1, 2**32 - 1)
 RATES = st.integers(8, 2**40)
 
 
-class Wire:
+class Wire(Netlink):
     """A netlink socket that keeps what is sent, and answers what it is told to."""
 
     def __init__(self, *answers: bytes) -> None:
@@ -49,7 +49,7 @@ def read(wire: Wire, message_type: Any) -> Any:
 def test_a_token_bucket(index: int, rate: int, burst: int) -> None:
     tbf = Tbf.shaping(rate, burst)
     wire = Wire()
-    tc.add_tbf(wire, index, tbf)  # type: ignore[arg-type]
+    tc.add_tbf(wire, index, tbf)
     message = read(wire, tcmsg)
     assert wire.sent[0][:2] == (36, 0x600)
     assert (message["index"], message["handle"], message["parent"]) == (index, 0x10000, 0xFFFFFFFF)
@@ -62,14 +62,14 @@ def test_a_token_bucket(index: int, rate: int, burst: int) -> None:
         tbf.buffer,
     )
     # What the kernel shows is in the same form.
-    assert tc.root_tbf(Wire(wire.sent[0][2]), index) == tbf  # type: ignore[arg-type]
+    assert tc.root_tbf(Wire(wire.sent[0][2]), index) == tbf
 
 
 def test_other_qdiscs_are_no_token_buckets() -> None:
     fifo = struct.pack("=BxxxiIIIHH8sHHI", 0, 3, 0, tc.ROOT, 2, 12, 1, b"pfifo\0\0\0", 8, 2, 1000)
-    assert tc.root_tbf(Wire(fifo), 3) is None  # type: ignore[arg-type]
-    assert tc.root_tbf(Wire(), 3) is None  # type: ignore[arg-type]
-    assert not tc.has_ingress(Wire(fifo), 3)  # type: ignore[arg-type]
+    assert tc.root_tbf(Wire(fifo), 3) is None
+    assert tc.root_tbf(Wire(), 3) is None
+    assert not tc.has_ingress(Wire(fifo), 3)
 
 
 def test_numbers_of_the_reference() -> None:
@@ -82,7 +82,7 @@ def test_numbers_of_the_reference() -> None:
 @given(index=st.integers(1, 2**31 - 1), target=st.integers(1, 2**31 - 1))
 def test_a_redirection(index: int, target: int) -> None:
     wire = Wire()
-    tc.add_redirect(wire, index, target)  # type: ignore[arg-type]
+    tc.add_redirect(wire, index, target)
     message = read(wire, tcmsg)
     assert (message["index"], message["parent"]) == (index, 0xFFFF0000)
     assert message["info"] == 1 << 16 | 0x0300
@@ -96,7 +96,7 @@ def test_a_redirection(index: int, target: int) -> None:
     assert action.get_attr("TCA_ACT_KIND") == "mirred"
     parameters = action.get_attr("TCA_ACT_OPTIONS").get_attr("TCA_MIRRED_PARMS")
     assert (parameters["eaction"], parameters["action"], parameters["ifindex"]) == (1, 4, target)
-    assert tc.redirects(Wire(wire.sent[0][2]), index) == [target]  # type: ignore[arg-type]
+    assert tc.redirects(Wire(wire.sent[0][2]), index) == [target]
 
 
 prefixes = st.one_of(
@@ -108,12 +108,12 @@ prefixes = st.one_of(
 @given(source=prefixes, table=U32, priority=st.integers(0, 2**32 - 1))
 def test_a_rule(source: Prefix, table: int, priority: int) -> None:
     wire = Wire()
-    rule.add(wire, Rule(source, table, priority))  # type: ignore[arg-type]
+    rule.add(wire, Rule(source, table, priority))
     message = read(wire, fibmsg)
     assert (message["family"], message["action"]) == (2 if source.version == 4 else 10, 1)
     assert message["src_len"] == source.length
     assert message.get_attr("FRA_TABLE") == table
     assert message.get_attr("FRA_PRIORITY") == (priority or None)
     assert Prefix.parse(f"{message.get_attr('FRA_SRC')}/{source.length}").address[-4:] == source.address[-4:]
-    found = rule.rules(Wire(wire.sent[0][2]))  # type: ignore[arg-type]
+    found = rule.rules(Wire(wire.sent[0][2]))
     assert [(each.source, each.table, each.priority) for each in found] == [(source, table, priority)]
