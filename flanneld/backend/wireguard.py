@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from cni_plugins.kernel import files, link, netlink
+from cni_plugins.kernel import files, link, netlink, newlink
 from flanneld import wireguard
 from flanneld.backend import BackendError
 from flanneld.backend.common import Complaints, read_options
