@@ -9,7 +9,10 @@ import json
 import os
 import re
 import socket
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
+
+from integration.closing import Closing
+from integration.node import PEER
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -60,6 +63,15 @@ def static(*given: str, gateway: str = GW4, **keys: Any) -> dict[str, Any]:
     """Return static's configuration with these addresses."""
     listed = [{"address": each, "gateway": gateway} for each in given]
     return {"type": "static", "addresses": listed, **keys}
+
+
+def folder_of_both(node: Node, ours: str, theirs: str) -> str:
+    """Make a folder of two plugins, one of ours and one of the reference's; return it."""
+    folder = "/opt/both"
+    os.mkdir(node.path(folder))
+    for side, plugin in ((node.plugins, ours), (PEER, theirs)):
+        os.symlink(f"{side}/{plugin}", node.path(f"{folder}/{plugin}"))
+    return folder
 
 
 def host_end(result: Any) -> str:
@@ -207,7 +219,7 @@ def mac_bytes(text: str) -> bytes:
     return bytes.fromhex(text.replace(":", ""))
 
 
-class Wire:
+class Wire(Closing):
     """A packet socket on an interface: sends whole frames and sees what comes in; a context manager."""
 
     def __init__(self, node: Node, netns: str, ifname: str = "eth0", ethertype: int = ETHERTYPE) -> None:
@@ -216,10 +228,8 @@ class Wire:
         self._socket.bind((ifname, ethertype))
         self.ethertype = ethertype
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_exc: object) -> None:
+    def close(self) -> None:
+        """Close the socket."""
         self._socket.close()
 
     def send(self, payload: bytes, *, source: bytes, target: bytes = BROADCAST) -> None:

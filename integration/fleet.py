@@ -7,8 +7,9 @@ import os
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
+from integration.closing import Closing
 from integration.etcd import CONFIG, SUBNETS, Etcd
 from integration.flannel import SUBNET_FILE
 from integration.node import PATH, PEER
@@ -17,7 +18,6 @@ from integration.underlay import Underlay, address
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from types import TracebackType
 
     from integration.node import Node
 
@@ -106,7 +106,7 @@ class Member:
         return json.loads(self.node.run(["bridge", "-json", "fdb", "show", "dev", device]).stdout)
 
 
-class Fleet:
+class Fleet(Closing):
     """Members on an underlay, and etcd on the router; a context manager.
 
     Args:
@@ -139,12 +139,8 @@ class Fleet:
             self.underlay.close()
             raise
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def close(self) -> None:
+        """End all machines."""
         self.underlay.close()
 
     def join(self, subnet: int, number: int, **options: Any) -> Member:

@@ -12,13 +12,13 @@ import os
 import subprocess
 import sys
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from integration import namespaces
+from integration.closing import Closing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
-    from types import TracebackType
 
 PEER = "/usr/lib/cni"
 """Where Debian's containernetworking-plugins puts the Go reference plugins."""
@@ -27,7 +27,7 @@ PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 NAMESPACES = (("mnt", namespaces.NEWNS), ("net", namespaces.NEWNET))
 
 
-class Node:
+class Node(Closing):
     """Namespaces of a test's own; a context manager.
 
     Args:
@@ -53,14 +53,6 @@ class Node:
             self.close()
             raise RuntimeError("the node's namespaces could not be made; the holder said why on stderr")
         self.run(["ip", "link", "set", "lo", "up"])
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """End every process inside and remove the namespaces."""

@@ -13,12 +13,12 @@ import pytest
 
 from flanneld.etcd.client import Access, Client, RefusedError
 from flanneld.etcd.manager import EtcdManager
-from flanneld.lease import Added, Event, LeaseAttrs, Leases, Removed, Snapshot, encode_data
+from flanneld.lease import Added, LeaseAttrs, Removed, Snapshot, encode_data
 from flanneld.manager import LeaseLostError, ManagerError
-from flanneld.metrics import Metrics
 from flanneld.uplink import Uplink
 from integration.etcd import CONFIG, SUBNETS, Etcd
 from integration.node import Node
+from integration.watched import watching
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -125,7 +125,7 @@ def test_a_node_whose_address_changes_keeps_its_subnet(etcd: Etcd) -> None:
             config = await made.network_config()
             first = await made.acquire(config, attrs(1), NONE)
             keeping = asyncio.create_task(made.keep(first))
-            await watched.until(1)
+            await watched.count(1)
             second = await made.acquire(config, attrs(2), first.key)
             assert second.key == first.key
             await asyncio.sleep(0.2)
@@ -185,49 +185,19 @@ def test_a_lease_is_renewed_in_time_and_writes_nothing(etcd: Etcd) -> None:
     asyncio.run(scenario())
 
 
-class Watched:
-    """The leases as a manager's watch reports them."""
-
-    def __init__(self, made: EtcdManager) -> None:
-        self.metrics = Metrics()
-        self.leases = Leases()
-        self.events: list[Event] = []
-        self._made = made
-
-    async def run(self) -> None:
-        async for events in self._made.watch(self.metrics):
-            self.events += events
-            self.leases = self.leases.after(events)
-
-    async def until(self, count: int, seconds: float = 10) -> None:
-        async with asyncio.timeout(seconds):
-            while len(self.leases) != count:  # noqa: ASYNC110
-                await asyncio.sleep(0.02)
-
-
-@asynccontextmanager
-async def watching(made: EtcdManager) -> AsyncIterator[Watched]:
-    watched = Watched(made)
-    running = asyncio.create_task(watched.run())
-    try:
-        yield watched
-    finally:
-        running.cancel()
-
-
 def test_the_watch_survives_a_crash_and_a_compaction(etcd: Etcd) -> None:
     async def scenario() -> None:
         async with manager(etcd) as made, watching(made) as watched:
             await lease(etcd, 1)
-            await watched.until(1)
+            await watched.count(1)
             await lease(etcd, 2)
-            await watched.until(2)
+            await watched.count(2)
             assert sum(isinstance(event, Snapshot) for event in watched.events) == 1
             assert sum(isinstance(event, Added) for event in watched.events) >= 1
             etcd.put(SUBNETS + "rubbish", "{")
             etcd.put(SUBNETS + "10.5.200.0-24", "{")
             etcd.ctl("del", SUBNETS + (await lease(etcd, 1)).replace("/", "-"))
-            await watched.until(1)
+            await watched.count(1)
             assert isinstance(watched.events[-1], Removed)
             etcd.stop()
             await asyncio.sleep(0.3)
@@ -236,7 +206,7 @@ def test_the_watch_survives_a_crash_and_a_compaction(etcd: Etcd) -> None:
                 await lease(etcd, number)
             revision = json.loads(etcd.ctl("get", CONFIG, "-w", "json").stdout)["header"]["revision"]
             etcd.ctl("compact", str(revision))
-            await watched.until(3)
+            await watched.count(3)
             assert watched.metrics.errors["manager"] >= 1
 
     asyncio.run(scenario())
@@ -248,10 +218,10 @@ def test_the_watch_survives_another_connection(etcd: Etcd) -> None:
     async def scenario() -> None:
         async with manager(etcd) as made, watching(made) as watched:
             await lease(etcd, 1)
-            await watched.until(1)
+            await watched.count(1)
             await made.reconnect()
             await lease(etcd, 2)
-            await watched.until(2)
+            await watched.count(2)
             assert sum(isinstance(event, Snapshot) for event in watched.events) == 1
 
     asyncio.run(scenario())
@@ -262,7 +232,7 @@ def test_a_watch_from_before_a_compaction_starts_anew(etcd: Etcd) -> None:
         async with manager(etcd) as made:
             made._list = old_list(made._list)  # type: ignore[method-assign]
             async with watching(made) as watched:
-                await watched.until(1)
+                await watched.count(1)
                 async with asyncio.timeout(10):
                     while sum(isinstance(event, Snapshot) for event in watched.events) < 2:  # noqa: ASYNC110
                         await asyncio.sleep(0.02)
@@ -292,7 +262,7 @@ def test_a_lost_lease_ends_the_daemon(etcd: Etcd, loss: str) -> None:
             taken = await made.acquire(await made.network_config(), attrs(1), NONE)
             key = SUBNETS + str(taken).replace("/", "-")
             async with watching(made) as watched:
-                await watched.until(1)
+                await watched.count(1)
                 keeping = asyncio.create_task(made.keep(taken))
                 if loss == "deleted":
                     etcd.ctl("del", key)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,6 +14,7 @@ from integration.checks import (
     V6,
     address_of,
     addresses,
+    folder_of_both,
     host_end,
     ipam,
     ping,
@@ -139,10 +139,7 @@ def test_one_pod_of_each_side_on_one_network(node: Node, adder: str, deleter: st
 @pytest.mark.parametrize(("ours", "theirs"), [("ptp", "static"), ("static", "ptp")])
 def test_a_folder_of_both(node: Node, ours: str, theirs: str) -> None:
     """A delegate is a program like any other, whoever wrote it."""
-    both = "/opt/both"
-    os.mkdir(node.path(both))
-    os.symlink(f"{node.plugins}/{ours}", node.path(f"{both}/{ours}"))
-    os.symlink(f"{PEER}/{theirs}", node.path(f"{both}/{theirs}"))
+    both = folder_of_both(node, ours, theirs)
     conf = ptp(cniVersion="1.0.0", ipam=DUAL_STATIC)
     result = pods(node, conf, "c1", plugin="ptp", plugins=both, args="IP=10.77.1.5/24;GATEWAY=10.77.1.1")[0]
     assert [ip["address"] for ip in result["ips"]] == ["10.77.0.5/24", "fd00:77::5/64", "10.77.1.5/24"]

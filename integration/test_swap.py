@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,7 @@ from integration.checks import (
     addresses,
     bridge,
     files,
+    folder_of_both,
     ipam,
     ping,
     reservations,
@@ -226,10 +226,7 @@ def test_loopback(node: Node, adder: str, deleter: str) -> None:
 @pytest.mark.parametrize(("ours", "theirs"), [("bridge", "host-local"), ("host-local", "bridge")])
 def test_a_folder_of_both(node: Node, ours: str, theirs: str) -> None:
     """A delegate is a program like any other, whoever wrote it."""
-    folder = "/opt/both"
-    os.mkdir(node.path(folder))
-    os.symlink(f"{node.plugins}/{ours}", node.path(f"{folder}/{ours}"))
-    os.symlink(f"{PEER}/{theirs}", node.path(f"{folder}/{theirs}"))
+    folder = folder_of_both(node, ours, theirs)
     conf = network(**DUAL)
     node.netns("c1")
     result = node.add("bridge", conf, netns="c1", plugins=folder)

@@ -7,12 +7,8 @@ the router. In subnet 1 the router is 198.18.1.1 and 2001:db8:1::1, and the mach
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
-
+from integration.closing import Closing
 from integration.node import PEER, Node
-
-if TYPE_CHECKING:
-    from types import TracebackType
 
 UPLINK = "uplink"
 
@@ -22,7 +18,7 @@ def address(subnet: int, number: int, family: int = 4) -> str:
     return f"198.18.{subnet}.{number}" if family == 4 else f"2001:db8:{subnet}::{number}"
 
 
-class Underlay:
+class Underlay(Closing):
     """A router and the subnets it joins; a context manager that closes its machines, too.
 
     Args:
@@ -40,14 +36,6 @@ class Underlay:
         self._subnets: set[int] = set()
         for key in ("net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding"):
             self.router.run(["sysctl", "-qw", f"{key}=1"])
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """End all machines and the router."""

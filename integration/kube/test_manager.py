@@ -13,12 +13,12 @@ import pytest
 from flanneld.kube import client as client_module
 from flanneld.kube.client import Client, node_name
 from flanneld.kube.manager import KubeManager
-from flanneld.lease import Added, Event, Lease, LeaseAttrs, Leases, Removed, Snapshot, encode_data
+from flanneld.lease import Added, Lease, LeaseAttrs, Removed, Snapshot, encode_data
 from flanneld.manager import LeaseLostError, ManagerError
-from flanneld.metrics import Metrics
 from flanneld.netconf import NetworkConfig
 from flanneld.options import Options
 from integration.kube.cluster import FOLDER, NETWORK, Cluster
+from integration.watched import watching
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
@@ -66,37 +66,6 @@ async def manager(name: str) -> AsyncIterator[KubeManager]:
         yield made
     finally:
         await made.close()
-
-
-class Watched:
-    """The leases as a manager's watch reports them."""
-
-    def __init__(self, made: KubeManager) -> None:
-        self.metrics = Metrics()
-        self.leases = Leases()
-        self.events: list[Event] = []
-        self._made = made
-
-    async def run(self) -> None:
-        async for events in self._made.watch(self.metrics):
-            self.events += events
-            self.leases = self.leases.after(events)
-
-    async def until(self, ready: Callable[[], bool], seconds: float = 20) -> None:
-        async with asyncio.timeout(seconds):
-            while not ready():  # noqa: ASYNC110
-                await asyncio.sleep(0.02)
-
-
-@asynccontextmanager
-async def watching(made: KubeManager) -> AsyncIterator[Watched]:
-    watched = Watched(made)
-    running = asyncio.create_task(watched.run())
-    try:
-        yield watched
-    finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
 
 
 async def publish(name: str, number: int) -> Lease:

@@ -32,17 +32,17 @@ import subprocess
 import sys
 import time
 import uuid
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import grpc
 from cri_api.v1 import api_pb2, api_pb2_grpc
 
+from integration.closing import Closing
 from integration.runtime import images, janitor
 from integration.runtime.pod import CALL_TIMEOUT, Pod
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from types import TracebackType
 
     from integration.node import Node
 
@@ -77,7 +77,7 @@ LOG_LINES = 40
 """How much of containerd's log is printed when it ends, for the report of a failed test."""
 
 
-class Containerd:
+class Containerd(Closing):
     """containerd in a node, with one network; a context manager.
 
     Args:
@@ -162,14 +162,6 @@ class Containerd:
             if time.monotonic() > deadline:
                 raise AssertionError(f"containerd is not ready: {what} is missing")
             time.sleep(0.01)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """End containerd and every process it started, remove the control groups, and print the log's end."""
