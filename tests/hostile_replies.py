@@ -17,7 +17,9 @@ from cni_plugins.kernel import (
     conntrack,
     link,
     neigh,
+    newlink,
     nft,
+    nftbatch,
     nftexpr,
     nftset,
     route,
@@ -94,13 +96,13 @@ def _tables(nl: Netlink) -> nft.Nft:
     return made
 
 
-TABLE = nft.Table(nft.INET, "cni")
+TABLE = nftbatch.Table(nftbatch.INET, "cni")
 SET = nftset.Set(TABLE, "known", (nftset.IPV4_ADDR,))
 
 
 def _committed(nl: Netlink) -> Any:
-    batch = nft.Batch()
-    batch.add_rule(TABLE, nft.Rule("pods", nftexpr.accept(), "comment"))
+    batch = nftbatch.Batch()
+    batch.add_rule(TABLE, nftbatch.Rule("pods", nftexpr.accept(), "comment"))
     return _tables(nl).commit(batch)
 
 
@@ -122,7 +124,7 @@ def _told(nl: Netlink) -> Any:
 READERS: dict[str, Callable[[Netlink], Any]] = {
     "link.find": lambda nl: link.find(nl, "eth0"),
     "link.links": link.links,
-    "link.has_kind": lambda nl: link.has_kind(nl, "nosuch"),
+    "newlink.has_kind": lambda nl: newlink.has_kind(nl, "nosuch"),
     "addr.of_link": lambda nl: [str(each) for each in addr.of_link(nl, INDEX)],
     "addr.settle": lambda nl: addr.settle(nl, nl, INDEX, 0.0),
     "route.of_link 4": lambda nl: [str(each.dst) for each in route.of_link(nl, INDEX, 2)],

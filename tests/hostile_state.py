@@ -13,7 +13,7 @@ import socket
 import stat
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cni_plugins.kernel import link
+from cni_plugins.kernel import link, newlink
 from cni_plugins.kernel.netlink import Netlink
 from cni_plugins.kernel.netns import Namespace
 from ipam.dhcp import notes as dhcp
@@ -242,9 +242,9 @@ def _make_interface() -> None:
     with Namespace(NETNS) as netns, netns.netlink() as inside, Netlink() as host:
         if link.find(inside, "eth0") is None:
             link.delete(host, "veth1")
-            link.create_veth(host, "veth1", "eth0", netns.fd)
+            newlink.create_veth(host, "veth1", "eth0", netns.fd)
         if link.find(host, "dev7") is None and link.find(host, "dev8") is None:
-            link.create_veth(host, "dev7", "dev8", None)
+            newlink.create_veth(host, "dev7", "dev8", None)
 
 
 def _clear() -> None:
