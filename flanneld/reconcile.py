@@ -29,6 +29,8 @@ _LOOK = 0.5
 """Seconds between looks at what the kernel gives no notices of."""
 _REST = 100
 """How many times as long as a look it is to the next: many peers are looked at less often."""
+_LONGEST = 3.0
+"""Seconds between looks at most, where a processor is slow."""
 
 
 class Reconciler:
@@ -86,7 +88,7 @@ class Reconciler:
         while True:
             began = time.thread_time()
             differ = any(isinstance(thing, Peer) for thing in self._wanted) and peers_differ(self._wanted)
-            pause = max(_LOOK, min(_REST * (time.thread_time() - began), _PERIOD))
+            pause = max(_LOOK, min(_REST * (time.thread_time() - began), _LONGEST))
             if differ:
                 self._pass("look", repairs=True)
             await asyncio.sleep(pause)
