@@ -254,7 +254,12 @@ def _forgot(member: Member, gateway: str) -> bool:
 def main() -> int:
     """Return 0 when every step succeeded."""
     plugins = os.path.abspath(sys.argv[1] if len(sys.argv) > 1 else f"{ROOT}/dist/cni")
-    os.environ.setdefault("FLANNELD", sys.argv[2] if len(sys.argv) > 2 else f"{ROOT}/dist/flanneld/flanneld")
+    daemon = sys.argv[2] if len(sys.argv) > 2 else f"{ROOT}/dist/flanneld/flanneld"
+    for program in (f"{plugins}/flannel", daemon):
+        if not os.access(program, os.X_OK):
+            sys.stderr.write(f"demo: there is no {program}; `make demo-cluster` builds it\n")
+            return 1
+    os.environ["FLANNELD"] = daemon
     if os.geteuid() != 0:
         sys.stderr.write("demo: only root can make network namespaces\n")
         return 1
