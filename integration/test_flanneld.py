@@ -265,6 +265,16 @@ def test_ipv6_alone(suite_bin: str, backend: str) -> None:
         assert devices == ({"flannel-v6.1"} if backend == "vxlan" else set())
 
 
+def test_nobody_is_told_of_a_network_that_is_not_there(suite_bin: str) -> None:
+    """A device that the kernel refuses, for its MTU: no subnet.env, and so no pods, until there is one."""
+    with Fleet(suite_bin, {**VXLAN, "Backend": {"Type": "vxlan", "MTU": 100}}) as fleet:
+        a = fleet.join(1, 11)
+        a.launch([f"--etcd-endpoints={fleet.etcd.url}"])
+        wait(lambda: metric(a, 'flanneld_errors_total{where="kernel"}') > 1)
+        assert "are up" not in a.get("/readyz")
+        assert not os.path.exists(a.node.path(SUBNET_FILE))
+
+
 def test_etcd_with_tls_and_client_certificates() -> None:
     with Node() as node:
         commands = (
