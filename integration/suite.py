@@ -12,8 +12,10 @@ SCRIPT = """#!{python} -IS
 import sys
 
 sys.path.insert(0, {root!r})
+from cni_plugins import orphans
 from cni_plugins.multicall import main
 
+orphans.FOLDER, orphans.PATH = {run!r}, {run!r} + "/children.lock"
 main(sys.argv[0])
 """
 CNICTL = """#!{python} -I
@@ -34,15 +36,19 @@ sys.exit(main())
 """
 
 
-def make(folder: str) -> str:
+def make(folder: str, run: str = "/run/cni") -> str:
     """Fill an empty folder with the plugins of this source tree; return it.
 
     It starts as the frozen bundle does, without site packages and without the user's environment.
+
+    Args:
+        folder: the folder.
+        run: where plugins keep their locks; outside of a node that should not be the machine's own folder.
     """
     for name, script in ((".suite", SCRIPT), ("cnictl", CNICTL), ("dhcp-daemon", DAEMON)):
         path = os.path.join(folder, name)
         with open(path, "w", encoding="utf-8") as file:
-            file.write(script.format(python=sys.executable, root=ROOT))
+            file.write(script.format(python=sys.executable, root=ROOT, run=run))
         os.chmod(path, 0o755)
     for name in MODULES:
         os.symlink(".suite", os.path.join(folder, name))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
+from cni_plugins import orphans
 from conflist.cache import Cache
 from conflist.run import Runner
 from integration import suite
@@ -25,7 +26,7 @@ settings.load_profile("suite")
 @pytest.fixture(scope="session")
 def suite_bin(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A folder of the plugins, run from their source."""
-    return suite.make(str(tmp_path_factory.mktemp("suite")))
+    return suite.make(str(tmp_path_factory.mktemp("suite")), str(tmp_path_factory.mktemp("run")))
 
 
 @pytest.fixture
@@ -53,3 +54,10 @@ def runner(plugins: Recorder, cache: Cache) -> Runner:
     return Runner(
         [str(plugins.folder)], cache, env={"TEST_KEPT": "1", "CNI_ARGS": "old", "CNI_IFNAME": "old"}
     )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_locks(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep plugins that run in this process out of the machine's folder, where others wait for them."""
+    folder = str(tmp_path_factory.mktemp("run"))
+    orphans.FOLDER, orphans.PATH = folder, f"{folder}/children.lock"
