@@ -76,13 +76,28 @@ class Client:
 
     def __init__(self, options: Options) -> None:
         try:
-            self._client = GenericAsyncClient(ConnectionParams(), _config(options))
+            self._config = _config(options)
+            self._client = GenericAsyncClient(ConnectionParams(), self._config)
         except (ConfigError, KeyError, OSError) as error:
             raise ManagerError(f"the apiserver's address and our identity are not known: {error}") from None
 
+        self._left: GenericAsyncClient | None = None
+
     async def close(self) -> None:
         """Close the connections."""
-        await self._client.close()  # type: ignore[no-untyped-call]
+        for client in (self._client, self._left):
+            if client is not None:
+                await client.close()  # type: ignore[no-untyped-call]
+
+    async def leave(self) -> None:
+        """Use none of the present connections any more.
+
+        They are closed the next time: somebody may be reading.
+        """
+        before, self._left = self._left, self._client
+        self._client = GenericAsyncClient(ConnectionParams(), self._config)
+        if before is not None:
+            await before.close()  # type: ignore[no-untyped-call]
 
     async def node(self, name: str) -> Node:
         """Return a node.

@@ -45,6 +45,7 @@ class KubeManager:
         self._name = ""
         self._own: Lease | None = None
         self._own_changed = asyncio.Event()
+        self._moved = asyncio.Event()
         self._seen: dict[str, Lease] = {}
         self._complaints: dict[str, str] = {}
 
@@ -102,10 +103,10 @@ class KubeManager:
                     nodes, version = await self._client.nodes()
                     metrics.heard()
                     yield [self._snapshot(nodes)]
+                self._moved.clear()
                 changes = aiter(self._client.changes(version))
-                while True:
-                    async with asyncio.timeout(_SILENCE):
-                        kind, node = await anext(changes)
+                while change := await self._next(changes):
+                    kind, node = change
                     metrics.heard()
                     pauses.reset()
                     version = node.metadata.resourceVersion
@@ -120,6 +121,25 @@ class KubeManager:
                 pause = pauses.next()
                 log.warning("the watch ended", extra={"why": error, "retry_in": f"{pause:.1f}s"})
                 await asyncio.sleep(pause)
+
+    async def _next(self, changes: AsyncIterator[tuple[str, Node]]) -> tuple[str, Node] | None:
+        """Return the next change; None when the connection it comes by is one to leave.
+
+        Raises:
+            TimeoutError: none comes, not even a bookmark.
+        """
+        change = asyncio.ensure_future(anext(changes))
+        moved = asyncio.create_task(self._moved.wait())
+        try:
+            done, _ = await asyncio.wait(
+                (change, moved), timeout=_SILENCE, return_when=asyncio.FIRST_COMPLETED
+            )
+            if not done:
+                raise TimeoutError
+            return await change if change in done else None
+        finally:
+            change.cancel()
+            moved.cancel()
 
     async def keep(self, lease: Lease) -> None:
         """Publish again when somebody removed the annotations; end when the node's podCIDR has changed.
@@ -152,7 +172,9 @@ class KubeManager:
         await self._publish(node, lease.attrs)
 
     async def reconnect(self) -> None:
-        """Do nothing: a request opens a connection when its own is dead, and the watch is one that ends."""
+        """Open other connections; the watch goes on over one of them."""
+        await self._client.leave()
+        self._moved.set()
 
     async def mark_ready(self) -> None:
         """Clear the condition NetworkUnavailable, which keeps pods away from a node."""

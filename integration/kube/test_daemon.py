@@ -106,6 +106,20 @@ def test_the_mac_survives_a_reboot_by_the_annotation(fleet: KubeFleet) -> None:
     assert one.node.links()["flannel.1"]["address"] == json.loads(before["backend-data"])["VtepMAC"]
 
 
+def test_another_address_is_published_at_once_and_changes_still_arrive(fleet: KubeFleet) -> None:
+    one = fleet.join(1, 14)
+    commands = (
+        "ip address del 198.18.1.14/24 dev uplink",
+        "ip address add 198.18.1.15/24 dev uplink",
+        "ip route add default via 198.18.1.1",
+    )
+    one.node.run(["sh", "-c", "; ".join(commands)])
+    wait(lambda: fleet.cluster.annotations("node-14")["public-ip"] == "198.18.1.15", 5)
+    other = fleet.join(2, 24)
+    subnet = other.subnet_env()["FLANNEL_SUBNET"].replace(".1/", ".0/")
+    wait(lambda: any(route["dst"] == subnet for route in one.ip("route")), 5)
+
+
 def test_a_node_that_is_deleted_loses_its_way(fleet: KubeFleet) -> None:
     one, gone = fleet.join(1, 13), fleet.join(2, 23)
     subnet = gone.subnet_env()["FLANNEL_SUBNET"].replace(".1/", ".0/")
