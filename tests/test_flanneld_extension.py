@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from flanneld.backend import extension
 from flanneld.backend.extension import CommandError, run
 
 
@@ -19,6 +20,12 @@ def test_what_a_command_reads_and_prints(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_a_command_that_fails() -> None:
     with pytest.raises(CommandError, match="exit status 7 of echo why; exit 7: why"):
         asyncio.run(run("echo why; exit 7", {}))
+
+
+def test_an_image_without_a_shell(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extension, "_SHELL", "/nonexistent/sh")
+    with pytest.raises(CommandError, match="there is no /nonexistent/sh here"):
+        asyncio.run(run("echo", {}))
 
 
 def test_a_command_that_does_not_end_is_killed_with_what_it_started() -> None:

@@ -156,14 +156,17 @@ async def run(command: str, about: dict[str, str], data: str = "", *, limit: flo
     Raises:
         CommandError: it failed.
     """
-    process = await asyncio.create_subprocess_exec(
-        *(_SHELL, "-c", command),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-        env={"PATH": _PATH, **about},
-        start_new_session=True,
-    )
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *(_SHELL, "-c", command),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            env={"PATH": _PATH, **about},
+            start_new_session=True,
+        )
+    except FileNotFoundError:
+        raise CommandError(f"there is no {_SHELL} here, as in an image without a shell") from None
     try:
         async with asyncio.timeout(limit):
             output, _errors = await process.communicate(f"{data}\n".encode())
