@@ -61,7 +61,7 @@ def ensure(nl: Netlink, wanted: Device) -> bool:
         linkset.configure(nl, there.index, mtu=wanted.mtu)
         changed = True
     if wanted.mac is not None and there.mac != wanted.mac:
-        linkset.set_mac(nl, there.index, link.parse_mac(wanted.mac))
+        link.set_mac(nl, there.index, link.parse_mac(wanted.mac))
         changed = True
     changed |= ethtool.switch(wanted.name, wanted.offloads)
     if not there.is_up:

@@ -91,7 +91,7 @@ def test_set_master_and_mac(kernel: KernelEnd) -> None:
     for request, expected in (
         (asked(kernel, linkset.set_master, port, bridge), {"IFLA_MASTER": 7}),
         (asked(kernel, linkset.set_master, port, None), {"IFLA_MASTER": 0}),
-        (asked(kernel, linkset.set_mac, 5, link.parse_mac(MAC)), {"IFLA_ADDRESS": MAC}),
+        (asked(kernel, link.set_mac, 5, link.parse_mac(MAC)), {"IFLA_ADDRESS": MAC}),
     ):
         message = request.decoded()
         assert (request.kind, change_flags(request), message["index"]) == (16, 0, 5)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cni_plugins.kernel import addr, link, linkset, route, sysctl
+from cni_plugins.kernel import addr, link, route, sysctl
 from cni_plugins.spec.errors import ConflictError, InvalidConfigError
 from cni_plugins.spec.result import dns_from
 
@@ -114,7 +114,7 @@ def announce(nl: Netlink, interface: Link) -> None:
     Setting a hardware address, the one it has, is the event on which arp_notify and ndisc_notify
     (ip-sysctl.rst) act. Own packets would take a packet socket, whose close waits for an RCU grace period.
     """
-    linkset.set_mac(nl, interface.index, link.parse_mac(interface.mac))
+    link.set_mac(nl, interface.index, link.parse_mac(interface.mac))
 
 
 def prefer_dns(own: DNS, result: Result) -> None:

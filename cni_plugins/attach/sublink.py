@@ -131,7 +131,7 @@ def make(request: Request, plan: Plan, given: Result | None = None) -> Result:
         parent = find_parent(inside if plan.in_container else host, plan)
         _create(request, plan, parent, host, inside, netns, undo)
         if plan.mac and plan.shares_parent_mac:
-            linkset.set_mac(inside, link.get(inside, request.ifname).index, plan.mac)
+            link.set_mac(inside, link.get(inside, request.ifname).index, plan.mac)
         return complete(request, netns, inside, undo, given)
 
 

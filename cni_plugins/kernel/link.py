@@ -10,6 +10,7 @@ from _struct import Struct
 
 from cni_plugins.kernel.netlink import (
     Netlink,
+    attr,
     attr_str,
     attr_u32,
     attribute_map,
@@ -215,6 +216,15 @@ def set_up(nl: Netlink, index: int) -> None:
 def set_down(nl: Netlink, index: int) -> None:
     """Take a link down."""
     nl.tell(RTM_NEWLINK, header(index, 0, IFF_UP), f"failed to take link {index} down")
+
+
+def set_mac(nl: Netlink, index: int, mac: bytes) -> None:
+    """Give a link its hardware address."""
+    nl.tell(
+        RTM_NEWLINK,
+        header(index) + attr(IFLA_ADDRESS, mac),
+        f"failed to set the address of link {index}",
+    )
 
 
 def mark(nl: Netlink, name: str, owner: str) -> None:

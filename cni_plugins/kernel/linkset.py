@@ -1,4 +1,4 @@
-"""Changing what a link is: its master, address, flags, name and namespace (rtnetlink(7), linux/if_link.h)."""
+"""Changing what a link is: its master, flags, name and namespace (rtnetlink(7), linux/if_link.h)."""
 
 from __future__ import annotations
 
@@ -33,15 +33,6 @@ def set_master(nl: Netlink, port: Link, master: Link | None) -> None:
 def set_promiscuous(nl: Netlink, index: int) -> None:
     """Let a link take in every frame."""
     nl.tell(RTM_NEWLINK, header(index, IFF_PROMISC, IFF_PROMISC), f"failed to make link {index} promiscuous")
-
-
-def set_mac(nl: Netlink, index: int, mac: bytes) -> None:
-    """Give a link its hardware address."""
-    nl.tell(
-        RTM_NEWLINK,
-        header(index) + attr(IFLA_ADDRESS, mac),
-        f"failed to set the address of link {index}",
-    )
 
 
 def configure(
