@@ -32,6 +32,13 @@ _REST = 100
 _LONGEST = 3.0
 """Seconds between looks at most, where a processor is slow."""
 
+_SETTLE = 0.8
+"""Seconds from a notice to the look at the tables where we have just written ourselves.
+
+The kernel tells us of that, too: while nodes join by the hundred, a full pass after each would leave no time
+for the next ones. What somebody else changes meanwhile is still put back within a second.
+"""
+
 
 class Reconciler:
     """The keeper (the protocol is daemon.Kernel's).
@@ -46,6 +53,7 @@ class Reconciler:
         self._started = False
         self._refused = False
         self._has_devices = False
+        self._wrote = -_SETTLE
         self._names: set[str] = set()
         self._indexes: set[int] = set()
 
@@ -75,6 +83,8 @@ class Reconciler:
                 if isinstance(old, Forwarding):  # a MAC address can have several: they are not written over
                     self._try(partial(remove, nl, old, links))
                 self._try(partial(write, nl, thing, links))
+        if changed:
+            self._wrote = time.monotonic()
         return self._has_devices
 
     async def run(self) -> None:
@@ -102,6 +112,8 @@ class Reconciler:
                         cause = await self._next(notices)
                 except TimeoutError:
                     cause = "retry" if self._refused else "timer"
+                if cause == "notice" and time.monotonic() < self._wrote + _SETTLE:
+                    await asyncio.sleep(_SETTLE)
                 self._refused = False
                 if self._started:
                     self._pass(cause, repairs=True)
