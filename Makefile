@@ -12,7 +12,8 @@ BUNDLE := dist/cni
 DAEMON := dist/flanneld
 WORKERS ?= 3
 ENGINE ?= docker
-IMAGE ?= cni-plugins-flannel
+# What the manifest asks for.
+IMAGE ?= $(shell sed -n 's/^ *image: *//p' deploy/kube-flannel.yml | sort -u)
 
 BUILD_PACKAGES := binutils gcc libc6-dev libpython3.11 libpython3.11-dev python3-venv
 TEST_PACKAGES := busybox-static conntrack containerd containernetworking-plugins dbus dnsmasq-base etcd-client \
