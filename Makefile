@@ -69,6 +69,11 @@ bench: $(BUNDLE)/.built .work/test-packages ## Compare with the Go plugins (PEER
 prove: $(BUNDLE)/.built .work/test-packages ## Kill at every system call, feed a million hostile inputs (hours; ARGS="--sample 100" for less)
 	@$(BIN)/python -m prove $(ARGS) $(BUNDLE)
 
+.PHONY: fuzz-coverage
+fuzz-coverage: $(VENV)/.made ## Change hostile input by what it reaches, for ten minutes (ARGS="-max_total_time=60" for less)
+	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/pip install -qq --disable-pip-version-check 'atheris>=3'
+	@$(BIN)/python -m prove.coverage -max_total_time=600 $(ARGS)
+
 .PHONY: bench-vm
 bench-vm: $(BUNDLE)/.built $(KERNEL)/.unpacked .work/test-packages .work/vm-packages ## Compare on Debian's kernel, in a VM, what needs it (ARGS=… for bench)
 	@SUITE_BIN=$(BUNDLE) $(BIN)/python -m integration.vm $(KERNEL) bench $(or $(ARGS),--containers 5 ipvlan vlan vrf)

@@ -25,6 +25,7 @@ BRIDGE = {
     "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.77.0.0/24"}]]},
 }
 OLD = 600.0
+SETTINGS = "net.ipv4.ip_forward net.ipv6.conf.all.forwarding net.bridge.bridge-nf-call-iptables"
 
 
 def write_list(node: Node, *plugins: dict[str, Any], name: str = "pods") -> None:
@@ -47,6 +48,26 @@ def doctor(node: Node, *options: str) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = json.loads(text)
     assert status == bool(found)
     return found
+
+
+def state(node: Node) -> dict[str, Any]:
+    """Return what a repair could change: each file with its time, the rules, the bridge, some settings."""
+    found: dict[str, Any] = {}
+    for top in ("/etc/cni", "/var/lib/cni", "/run/cni", "/run/flannel"):
+        for folder, _folders, names in os.walk(node.path(top)):
+            for path in (folder, *(os.path.join(folder, name) for name in names)):
+                status = os.lstat(path)
+                found[path] = status.st_mode, status.st_size, status.st_mtime_ns, _content(path)
+    for line in ("nft --stateless list ruleset", "ip address show br0", "ip rule", f"sysctl {SETTINGS}"):
+        found[line] = node.run(line.split()).stdout
+    return found
+
+
+def _content(path: str) -> bytes:
+    if os.path.islink(path) or not os.path.isfile(path):
+        return b""
+    with open(path, "rb") as file:
+        return file.read()
 
 
 def checks(found: list[dict[str, Any]]) -> set[str]:
@@ -133,11 +154,12 @@ def test_what_is_safe_is_repaired(net: Node, check: str) -> None:
     assert doctor(net) == []
     breaks, command = REPAIRED[check]
     breaks(net)
+    before = state(net)
     found = doctor(net)
+    assert state(net) == before
     assert checks(found) == {check}, found
     assert all(each["safe"] for each in found)
     assert any(line.startswith(command) for each in found for line in each["repair"]), found
-    assert doctor(net) == found, "it changes nothing by itself"
     assert doctor(net, "--fix") == []
     assert doctor(net) == []
     assert "eth0" in net.links("c1")
@@ -170,6 +192,16 @@ def filter_by_nftables_alone(node: Node) -> None:
     node.run(["iptables", "-P", "FORWARD", "DROP"])
 
 
+def leave_a_dead_pair(node: Node) -> None:
+    node.run(["ip", "link", "add", "veth0dead", "type", "veth", "peer", "name", "other"])
+    node.run(["ip", "link", "set", "veth0dead", "master", "br0", "up"])
+
+
+def nearly_fill_the_range(node: Node) -> None:
+    for last in range(3, 240):
+        put(node, f"{STATE}/10.77.0.{last}", f"young{last}\r\neth0", age=0)
+
+
 def wait_for_flanneld(node: Node) -> None:
     write_list(node, {"type": "flannel"}, name="flannel")
 
@@ -178,6 +210,8 @@ TOLD: dict[str, tuple[Callable[[Node], None], str, str]] = {
     "wrong address": (replace_the_address, "bridge-address", "it has 10.99.0.1/24"),
     "plugin missing": (forget_a_plugin, "lists", "no-such"),
     "range full": (shrink_the_range, "range", "0 of 2 addresses"),
+    "range nearly full": (nearly_fill_the_range, "range", "15 of 253 addresses"),
+    "dead pair": (leave_a_dead_pair, "dead-veth", "veth0dead on bridge br0 has no working other end"),
     "same subnet": (overlap_a_list, "lists", "overlaps 10.77.0.0/24"),
     "subnet of the host": (
         ip("address", "add", "10.77.0.200/25", "dev", "uplink"),
@@ -200,6 +234,16 @@ def test_what_an_administrator_must_decide_is_told(net: Node, what: str) -> None
     assert not told["safe"]
     assert told["advice"] or told["repair"]
     assert doctor(net, "--fix") == found
+
+
+def test_packets_that_pass_no_filter(net: Node) -> None:
+    write_list(net, BRIDGE, {"type": "firewall", "ingressPolicy": "isolated"})
+    assert doctor(net) == []
+    net.run(["sysctl", "-qw", "net.bridge.bridge-nf-call-iptables=0"])
+    (found,) = doctor(net)
+    assert found["check"] == "bridge-netfilter"
+    assert found["repair"] == ["sysctl -w net.bridge.bridge-nf-call-iptables=1"]
+    assert doctor(net, "--fix") == []
 
 
 def test_scratch_files_of_flannel(net: Node) -> None:

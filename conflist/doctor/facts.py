@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import bisect
 import json
 import os
 import subprocess
 import time
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from cni_plugins.kernel import files
+from cni_plugins.address import format_address
+from cni_plugins.kernel import addr, files, link
+from cni_plugins.kernel.netns import Namespace
 from cni_plugins.spec.codec import decode
 from cni_plugins.spec.errors import CNIError
 from conflist.cache import Cache
@@ -63,7 +67,14 @@ class Facts:
 
     def is_known(self, container_id: str) -> bool:
         """Tell whether a container may be attached, or have its DEL; a comment cuts its id short."""
-        return any(each.startswith(container_id) for each in self.live | {key[1] for key in self.attachments})
+        known = self._known
+        at = bisect.bisect_left(known, container_id)
+        return at < len(known) and known[at].startswith(container_id)
+
+    @cached_property
+    def _known(self) -> list[str]:
+        """All ids, sorted: those that begin with a text stand where it would. Asked when all is read."""
+        return sorted(self.live | {key[1] for key in self.attachments})
 
 
 def collect(folder: str, cache_folder: str) -> Facts:
@@ -93,10 +104,9 @@ def collect(folder: str, cache_folder: str) -> Facts:
     return facts
 
 
-def ip(*arguments: str, netns: str = "") -> list[dict[str, Any]]:
-    """Ask iproute2; nothing where it fails, as for a namespace that went meanwhile."""
-    enter = ["nsenter", f"--net={netns}", "--"] if netns else []
-    return [each for each in _json([*enter, "ip", "-json", *arguments]) or [] if each]
+def ip(*arguments: str) -> list[dict[str, Any]]:
+    """Ask iproute2; nothing where it fails."""
+    return [each for each in _json(["ip", "-json", *arguments]) or [] if each]
 
 
 def nft(*arguments: str) -> list[dict[str, Any]]:
@@ -212,5 +222,9 @@ def _addresses_inside() -> Iterator[str]:
         if (status.st_dev, status.st_ino) in seen:
             continue
         seen.add((status.st_dev, status.st_ino))
-        for each in ip("address", netns=place):
-            yield from (held["local"] for held in each.get("addr_info", []) if "local" in held)
+        try:
+            with Namespace(place) as netns, netns.netlink() as inside:
+                held = [each for found in link.links(inside) for each in addr.of_link(inside, found.index)]
+        except OSError:  # gone meanwhile
+            continue
+        yield from (format_address(each.address) for each in held)

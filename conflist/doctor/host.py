@@ -46,7 +46,8 @@ def bridge_filter(facts: Facts) -> Iterator[Finding]:
     ]
     if wanting and _read(_BRIDGE_FILTER) != "1":
         text = f"{_BRIDGE_FILTER} is not 1: packets between pods of a bridge pass no packet filter"
-        repair = (("modprobe", "br_netfilter"), ("sysctl", "-w", f"{_BRIDGE_FILTER}=1"))
+        load = () if _read(_BRIDGE_FILTER) else (("modprobe", "br_netfilter"),)
+        repair = (*load, ("sysctl", "-w", f"{_BRIDGE_FILTER}=1"))
         yield Finding("bridge-netfilter", ERROR, wanting[0], text, repair=repair, safe=True)
 
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-from conflist.doctor import host, leftovers, networks
+from conflist.doctor import host, iptables, leftovers, networks
 from conflist.doctor.facts import collect
 from conflist.doctor.finding import ERROR
 
@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from conflist.doctor.finding import Finding
+
+
+_MANY, _SOME = 12, 8
+"""More findings of a kind than the first are cut to the second, but in JSON."""
 
 
 def examine(folder: str, path: Sequence[str], cache_folder: str) -> list[Finding]:
@@ -42,6 +46,7 @@ def examine(folder: str, path: Sequence[str], cache_folder: str) -> list[Finding
         leftovers.scratch,
         leftovers.links,
         leftovers.rules,
+        iptables.rules,
     ):
         found += check(facts)
     return list(dict.fromkeys(found))
@@ -52,15 +57,33 @@ def show(found: Sequence[Finding], *, as_json: bool) -> None:
     if as_json:
         print(json.dumps([each.to_json() for each in found], indent=4))
         return
-    for each in found:
-        about = f"network {each.network}: " if each.network else ""
-        print(f"{each.severity}: {about}{each.text}")
-        if each.advice:
-            print(f"    {each.advice}")
-        for command in each.repair:
-            print(f"    {shlex.join(command)}{'' if each.safe else '    (look first)'}")
+    for alike in _alike(found):
+        shown = alike if len(alike) <= _MANY else alike[:_SOME]
+        for each in shown:
+            _tell(each)
+        if len(shown) < len(alike):
+            what = f"{alike[0].check}, network {alike[0].network}" if alike[0].network else alike[0].check
+            how = "; --fix repairs all" if all(each.safe for each in alike) else ""
+            print(f"... and {len(alike) - len(shown)} more ({what}); --json tells each{how}")
     errors = sum(each.severity == ERROR for each in found)
     print(f"{errors} errors, {len(found) - errors} warnings" if found else "nothing is wrong")
+
+
+def _alike(found: Sequence[Finding]) -> list[list[Finding]]:
+    """Return the findings of the same check and network together, in the order of the first of each."""
+    groups: dict[tuple[str, str], list[Finding]] = {}
+    for each in found:
+        groups.setdefault((each.check, each.network), []).append(each)
+    return list(groups.values())
+
+
+def _tell(each: Finding) -> None:
+    about = f"network {each.network}: " if each.network else ""
+    print(f"{each.severity}: {about}{each.text}")
+    if each.advice:
+        print(f"    {each.advice}")
+    for command in each.repair:
+        print(f"    {shlex.join(command)}{'' if each.safe else '    (look first)'}")
 
 
 def repair(found: Sequence[Finding], cnictl: Callable[[list[str]], int]) -> bool:
