@@ -238,8 +238,8 @@ def _create(
         )
 
     try:
-        create(request.ifname)
-        undo.push(link.delete, inside, request.ifname)
+        with undo.made(link.delete, inside, request.ifname):
+            create(request.ifname)
     except OSError as error:
         if error.errno != _EEXIST:
             raise
@@ -248,7 +248,8 @@ def _create(
         # Before Linux 6.15 also a link of the host must not have the name, and many hosts have an eth0.
         name = _provisional_name(request.ifname)
         try:
-            create(name)
+            with undo.made(link.delete, inside, name):
+                create(name)
         except OSError as second:
             if second.errno != _EEXIST or parent is None:
                 raise
@@ -256,9 +257,8 @@ def _create(
                 f"another link on {parent.name!r} has what this one needs: {second.strerror}",
                 "give each network on a master a VLAN of its own, and each VLAN one container",
             ) from None
-        undo.push(link.delete, inside, name)
-        undo.push(link.delete, inside, request.ifname)
-        linkset.rename(inside, link.get(inside, name).index, request.ifname)
+        with undo.made(link.delete, inside, request.ifname):
+            linkset.rename(inside, link.get(inside, name).index, request.ifname)
 
 
 def _provisional_name(ifname: str) -> str:

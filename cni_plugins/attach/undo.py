@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cni_plugins.kernel.netlink import LostAnswer
 from cni_plugins.spec import skel
 from cni_plugins.spec.errors import CNIError, TeardownError
 
@@ -26,6 +27,13 @@ class Undo:
         """Note what takes the step that was just made back."""
         self._steps.append((step, args))
 
+    def made(self, step: Callable[..., object], *args: object) -> Made:
+        """Return a context manager whose body makes something that a step takes back.
+
+        The step is pushed unless the body fails. When the kernel's answer is lost, the thing may be there.
+        """
+        return Made(self, step, args)
+
     def __enter__(self) -> Self:
         return self
 
@@ -37,6 +45,24 @@ class Undo:
                 step(*args)
             except (CNIError, OSError) as error:
                 skel.warn(f"undoing a failed ADD: {skel.as_cni_error(error).msg}")
+
+
+class Made:
+    """See `Undo.made`."""
+
+    __slots__ = ("_args", "_step", "_undo")
+
+    def __init__(self, undo: Undo, step: Callable[..., object], args: tuple[object, ...]) -> None:
+        self._undo = undo
+        self._step = step
+        self._args = args
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if error is None or isinstance(error, LostAnswer):
+            self._undo.push(self._step, *self._args)
 
 
 class Teardown:

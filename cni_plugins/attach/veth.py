@@ -69,14 +69,14 @@ def create(
         if noted:
             notes.write(_KIND, attachment, [name])
         try:
-            newlink.create_veth(host, name, request.ifname, netns, master=master, mtu=mtu, mac=mac)
+            with undo.made(link.delete, host, name):
+                newlink.create_veth(host, name, request.ifname, netns, master=master, mtu=mtu, mac=mac)
         except OSError as error:
             if error.errno != _EEXIST:
                 raise
             if link.find(inside, request.ifname) is not None:
                 raise already_attached(request.ifname) from None
         else:
-            undo.push(link.delete, host, name)
             link.mark(host, name, owner.alias(request))
             if noted:
                 notes.remove(_KIND, attachment)

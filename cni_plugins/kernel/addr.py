@@ -106,7 +106,8 @@ def of_link(nl: Netlink, index: int, family: int = 0) -> list[Prefix]:
         family: AF_INET, AF_INET6, or 0 for both.
     """
     prefixes = []
-    for reply in nl.dump(RTM_GETADDR, _IFADDRMSG.pack(family, 0, 0, 0, index)):
+    what = f"the addresses of link {index}"
+    for reply in nl.dump(RTM_GETADDR, _IFADDRMSG.pack(family, 0, 0, 0, index), what):
         _family, length, _flags, _scope, owner = unpack(_IFADDRMSG, reply.body)
         found = attribute_map(reply.body, 8)
         address = found.get(_IFA_LOCAL) or found.get(_IFA_ADDRESS)
@@ -141,7 +142,7 @@ def settle(nl: Netlink, events: Netlink, index: int, seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while True:
         flags = 0
-        for reply in nl.dump(RTM_GETADDR, _IFADDRMSG.pack(AF_INET6, 0, 0, 0, index)):
+        for reply in nl.dump(RTM_GETADDR, _IFADDRMSG.pack(AF_INET6, 0, 0, 0, index), "addresses"):
             _family, length, small, _scope, _owner = unpack(_IFADDRMSG, reply.body)
             found = attribute_map(reply.body, 8)
             own = uint(found[_IFA_FLAGS]) if _IFA_FLAGS in found else small

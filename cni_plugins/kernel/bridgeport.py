@@ -88,7 +88,7 @@ def vlans(nl: Netlink) -> dict[int, dict[int, bool]]:
     """Return the VLANs of every bridge port: by index, each id and whether it is untagged."""
     body = link.header(family=_AF_BRIDGE) + attr_u32(link.IFLA_EXT_MASK, _EXT_VLAN_COMPRESSED)
     ports: dict[int, dict[int, bool]] = {}
-    for reply in nl.dump(link.RTM_GETLINK, body):
+    for reply in nl.dump(link.RTM_GETLINK, body, "the VLANs of bridges' ports"):
         index = link.index_of(reply.body)
         begin = 0
         found = ports.setdefault(index, {})

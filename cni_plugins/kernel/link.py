@@ -242,4 +242,4 @@ def delete(nl: Netlink, name: str) -> bool:
 
 def links(nl: Netlink) -> Iterable[Link]:
     """Return every link of the namespace."""
-    return [Link(reply.body) for reply in nl.dump(RTM_GETLINK, header() + _SKIP_STATS)]
+    return [Link(reply.body) for reply in nl.dump(RTM_GETLINK, header() + _SKIP_STATS, "the links")]

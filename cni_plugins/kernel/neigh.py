@@ -103,7 +103,7 @@ def forwarding(nl: Netlink, link: int) -> list[Neighbour]:
 
 
 def _dump(nl: Netlink, body: bytes, link: int) -> list[Neighbour]:
-    found = [parse(reply) for reply in nl.dump(RTM_GETNEIGH, body)]
+    found = [parse(reply) for reply in nl.dump(RTM_GETNEIGH, body, f"the neighbours of link {link}")]
     return [each for each in found if each.link == link and each.dst and each.mac]
 
 

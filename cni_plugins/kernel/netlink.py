@@ -154,6 +154,14 @@ def text(payload: bytes) -> str:
     return payload.split(b"\0", 1)[0].decode("utf-8", "surrogateescape")
 
 
+class LostAnswer(OSError):  # noqa: N818 (what happened, as FileNotFoundError)
+    """The kernel's answer could not be read, or was cut off: what was asked for can be done, or not."""
+
+    def __init__(self, why: str) -> None:
+        # Its errno is none that the kernel refuses a request with.
+        super().__init__(_EBADMSG, f"the kernel's answer is lost: {why}")
+
+
 class Reply:
     """One message from the kernel: its type and everything after the netlink header."""
 
@@ -171,20 +179,29 @@ class Netlink:
     Args:
         family: NETLINK_….
         groups: bit mask of the multicast groups whose notifications it gets (RTMGRP_…).
+
+    Raises:
+        OSError: it cannot be opened: too many are open, or there is no memory for it.
     """
 
     __slots__ = ("_buffer", "_family", "_sequence", "_socket")
 
     def __init__(self, family: int = NETLINK_ROUTE, *, groups: int = 0) -> None:
         self._family = family
-        self._socket = _socket.socket(_socket.AF_NETLINK, _socket.SOCK_RAW | _socket.SOCK_CLOEXEC, family)
-        # The kernel's own words come with a refusal; the request itself need not come back.
-        self._socket.setsockopt(_SOL_NETLINK, _NETLINK_EXT_ACK, 1)
-        self._socket.setsockopt(_SOL_NETLINK, _NETLINK_CAP_ACK, 1)
-        if family == NETLINK_ROUTE:  # filters in a dump's header are obeyed
-            self._socket.setsockopt(_SOL_NETLINK, _NETLINK_GET_STRICT_CHK, 1)
-        if groups:
-            self._socket.bind((0, groups))
+        try:
+            # One that is half made closes as it is let go of.
+            made = _socket.socket(_socket.AF_NETLINK, _socket.SOCK_RAW | _socket.SOCK_CLOEXEC, family)
+            # The kernel's own words come with a refusal; the request itself need not come back.
+            made.setsockopt(_SOL_NETLINK, _NETLINK_EXT_ACK, 1)
+            made.setsockopt(_SOL_NETLINK, _NETLINK_CAP_ACK, 1)
+            if family == NETLINK_ROUTE:  # filters in a dump's header are obeyed
+                made.setsockopt(_SOL_NETLINK, _NETLINK_GET_STRICT_CHK, 1)
+            if groups:
+                made.bind((0, groups))
+        except OSError as error:
+            error.add_note("cannot open a socket to the kernel")
+            raise
+        self._socket = made
         self._sequence = 0
         # For every reply anew, it would be mapped and unmapped every time.
         self._buffer = bytearray(_BUFFER)
@@ -210,11 +227,13 @@ class Netlink:
             body: the family's header and attributes.
 
         Raises:
-            OSError: the kernel's answer, its own explanation (extended ack) as the message.
+            LostAnswer: there was none that could be read.
+            OSError: EBADMSG: it could not be asked; any other is the kernel's answer, its own explanation
+                (extended ack) as the message.
         """
         self._sequence += 1
         header = _HEADER.pack(16 + len(body), kind, flags | NLM_F_REQUEST | NLM_F_ACK, self._sequence, 0)
-        self._socket.send(header + body)
+        self._send(header + body)
         return self._replies(self._sequence)
 
     def get(self, kind: int, body: bytes, flags: int = 0) -> Reply:
@@ -253,12 +272,26 @@ class Netlink:
             raise
         return True
 
-    def dump(self, kind: int, body: bytes) -> list[Reply]:
-        """Return every object of a kind, asking again while the kernel's tables change under the dump."""
-        for _attempt in range(_MAX_INTERRUPTED_DUMPS):
-            replies = self.request(kind, NLM_F_DUMP, body)
-            if not any(reply.flags & NLM_F_DUMP_INTR for reply in replies):
-                return replies
+    def dump(self, kind: int, body: bytes, what: str = "") -> list[Reply]:
+        """Return every object of a kind, asking again while the kernel's tables change under the dump.
+
+        Args:
+            kind: the message type (RTM_GET…).
+            body: the family's header and attributes.
+            what: for the note of an error; empty: the caller adds its own.
+
+        Raises:
+            OSError: as for `request`; EINTR: they never stopped changing.
+        """
+        try:
+            for _attempt in range(_MAX_INTERRUPTED_DUMPS):
+                replies = self.request(kind, NLM_F_DUMP, body)
+                if not any(reply.flags & NLM_F_DUMP_INTR for reply in replies):
+                    return replies
+        except OSError as error:
+            if what:
+                error.add_note(f"failed to list {what}")
+            raise
         raise OSError(_EINTR, "the kernel's tables kept changing under a dump")
 
     def wait(self, seconds: float) -> None:
@@ -287,6 +320,7 @@ class Netlink:
             messages: type, flags (REQUEST is added) and body of each.
 
         Raises:
+            LostAnswer: all of it took effect, or nothing did.
             OSError: the first refusal.
         """
         first = self._sequence + 1
@@ -298,7 +332,7 @@ class Netlink:
             parts.append(body + b"\0" * (-len(body) & 3))
             if flags & NLM_F_ACK:
                 awaited.add(self._sequence)
-        self._socket.send(b"".join(parts))
+        self._send(b"".join(parts))
         failure: OSError | None = None
         replies = []
         while awaited and failure is None:
@@ -315,13 +349,20 @@ class Netlink:
             raise failure
         return replies
 
+    def _send(self, data: bytes) -> None:
+        try:
+            self._socket.send(data)
+        except OSError as error:
+            # It is not the kernel's word on what was asked for, and must not be taken for it.
+            raise OSError(_EBADMSG, f"cannot ask the kernel: {error.strerror or error}") from None
+
     def _drain(self) -> None:
         """Throw away what is left of a failed transaction's answers: the kernel queued them all at once."""
         self._socket.setblocking(False)
         try:
             while True:
                 self._socket.recv_into(self._buffer)
-        except BlockingIOError:
+        except OSError:  # there is no more, or what there is cannot be read: it is not wanted
             self._socket.setblocking(True)
 
     def _replies(self, sequence: int) -> list[Reply]:
@@ -342,15 +383,18 @@ class Netlink:
                 replies.append(reply)
 
     def _receive(self) -> Iterator[tuple[int, Reply]]:
-        size = self._socket.recv_into(self._buffer)
+        try:
+            size = self._socket.recv_into(self._buffer)
+        except OSError as error:
+            raise LostAnswer(error.strerror or str(error)) from None
         data = bytes(memoryview(self._buffer)[:size])
         offset = 0
         while offset < len(data):
             if offset + 16 > len(data):
-                raise _cut_off()
+                raise LostAnswer("it is cut off")
             length, kind, flags, sequence, _port = _HEADER.unpack_from(data, offset)
             if length < 16 or offset + length > len(data):
-                raise _cut_off()
+                raise LostAnswer("it is cut off")
             yield sequence, Reply(kind, flags, data[offset + 16 : offset + length])
             offset += (length + 3) & ~3
 
@@ -364,7 +408,11 @@ def _leave_to_kernel(netfilter: _socket.socket) -> None:
     kernel finds in a worker of its own, from 6.10 on; before, it does that in our close, and nothing is
     gained or lost.
     """
-    one, other = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC)
+    try:
+        one, other = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC)
+    except OSError:
+        netfilter.close()
+        return  # no more descriptors: then the close waits
     try:
         held = _FDS.pack(netfilter.fileno(), other.fileno())
         one.sendmsg([b"\0"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, held)])
@@ -379,7 +427,7 @@ def _leave_to_kernel(netfilter: _socket.socket) -> None:
 def _refusal(reply: Reply) -> OSError | None:
     """Return the error an acknowledgement carries; None when it is none."""
     if len(reply.body) < 4:
-        return _cut_off()
+        return LostAnswer("it is cut off")
     code = -_ERRNO.unpack_from(reply.body)[0]
     if code == 0:
         return None

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _CLONE_NEWNET = 0x40000000
 _NS_GET_NSTYPE = 0xB703
+_HOME = "/proc/self/ns/net"
 # Python has it from 3.12 on, and our own executable gives it to 3.11 (build/launcher.c).
 _setns: Callable[[int, int], None]
 if hasattr(posix, "setns"):
@@ -61,7 +62,11 @@ class Namespace:
 
         The reference plugins lock the same file.
         """
-        fcntl.flock(self.fd, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(self.fd, fcntl.LOCK_EX)
+        except OSError as error:
+            error.add_note(f"failed to lock netns {self.path!r}")
+            raise
 
     def netlink(self, family: int = NETLINK_ROUTE, *, groups: int = 0) -> Netlink:
         """Return a netlink socket that talks to this namespace, wherever the process goes afterwards."""
@@ -93,15 +98,29 @@ class Entered:
         self._home = -1
 
     def __enter__(self) -> None:
-        self._home = posix.open("/proc/self/ns/net", posix.O_RDONLY | posix.O_CLOEXEC)
         try:
-            _setns(self._namespace.fd, _CLONE_NEWNET)
+            self._home = posix.open(_HOME, posix.O_RDONLY | posix.O_CLOEXEC)
+            try:
+                _setns(self._namespace.fd, _CLONE_NEWNET)
+            except OSError:
+                posix.close(self._home)
+                raise
         except OSError as error:
-            posix.close(self._home)
             error.add_note(f"failed to enter netns {self._namespace.path!r}")
             raise
 
     def __exit__(self, *_exc: object) -> None:
         # Failing to come home would leave the process working in a pod: the error must get out.
-        _setns(self._home, _CLONE_NEWNET)
+        try:
+            _setns(self._home, _CLONE_NEWNET)
+        except OSError:
+            self._come_home()
         posix.close(self._home)
+
+    def _come_home(self) -> None:
+        """Try once more: a lack of memory passes."""
+        try:
+            _setns(self._home, _CLONE_NEWNET)
+        except OSError as error:
+            error.add_note(f"failed to leave netns {self._namespace.path!r}")
+            raise

@@ -114,7 +114,7 @@ def tables(nl: Netlink) -> set[int]:
     """Return the routing tables that hold routes, of either family."""
     found = set()
     for family in (AF_INET, AF_INET6):
-        for reply in nl.dump(RTM_GETROUTE, _RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)):
+        for reply in nl.dump(RTM_GETROUTE, _RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0), "the routes"):
             given = attribute_map(reply.body, 12)
             found.add(uint(given[_RTA_TABLE]) if _RTA_TABLE in given else reply.body[4])
     return found
@@ -195,7 +195,7 @@ def of_link(nl: Netlink, index: int, family: int) -> list[Route]:
     """
     size = 4 if family == AF_INET else 16
     routes = []
-    for reply in nl.dump(RTM_GETROUTE, _RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)):
+    for reply in nl.dump(RTM_GETROUTE, _RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0), "the routes"):
         _family, length, _src, _tos, table, _proto, scope, kind, _flags = unpack(_RTMSG, reply.body)
         found = attribute_map(reply.body, 12)
         if kind != _RTN_UNICAST or uint(found.get(_RTA_OIF, b"")) != index:

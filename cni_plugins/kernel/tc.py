@@ -212,7 +212,8 @@ def _qdisc(nl: Netlink, index: int, parent: int) -> tuple[str, bytes]:
 def redirects(nl: Netlink, index: int) -> list[int]:
     """Return the links to which all that a link receives is redirected, in the order of the filters."""
     targets = []
-    for reply in nl.dump(RTM_GETTFILTER, _TCMSG.pack(0, index, 0, _INGRESS_HANDLE, 0)):
+    what = f"the filters of link {index}"
+    for reply in nl.dump(RTM_GETTFILTER, _TCMSG.pack(0, index, 0, _INGRESS_HANDLE, 0), what):
         found = attribute_map(reply.body, _TCMSG.size)
         if text(found.get(_TCA_KIND, b"")) == "u32":
             targets += _redirect_of(attribute_map(found.get(_TCA_OPTIONS, b"")))

@@ -59,13 +59,13 @@ def add(request: Request) -> Result:
     ):
         container, end = _pair(request, result, host, inside)
         if ingress:
-            tc.add_tbf(host, end.index, ingress)
-            undo.push(tc.delete_root, host, end.index)
+            with undo.made(tc.delete_root, host, end.index):
+                tc.add_tbf(host, end.index, ingress)
         if egress:
             ifb = _create_ifb(request, host, container.mtu, undo)
             tc.add_tbf(host, ifb.index, egress)
-            tc.add_ingress(host, end.index)
-            undo.push(tc.delete_ingress, host, end.index)
+            with undo.made(tc.delete_ingress, host, end.index):
+                tc.add_ingress(host, end.index)
             tc.add_redirect(host, end.index, ifb.index)
             result.interfaces.append(Interface(ifb.name, ifb.mac))
     return result
@@ -214,7 +214,8 @@ def _create_ifb(request: Request, host: Netlink, mtu: int, undo: Undo) -> Link:
     undo.push(notes.remove, _KIND, attachment)
     notes.begin(_KIND, attachment)
     try:
-        newlink.create(host, "ifb", name, mtu=mtu)
+        with undo.made(link.delete, host, name):
+            newlink.create(host, "ifb", name, mtu=mtu)
     except OSError as error:
         if error.errno != _EEXIST:
             raise
@@ -222,7 +223,6 @@ def _create_ifb(request: Request, host: Netlink, mtu: int, undo: Undo) -> Link:
             f"{name!r} exists already: the container has a limit in network {request.network!r}",
             "a container can be in a network with bandwidth once; DEL the attachment that is left over",
         ) from None
-    undo.push(link.delete, host, name)
     ifb = link.get(host, name)
     link.mark(host, name, f"{request.network}:{request.container_id}")  # neither can hold a colon
     notes.remove(_KIND, attachment)

@@ -86,19 +86,21 @@ def _forward(
 ) -> None:
     """Add the rules, by iptables when that is chosen, or when either will do and nftables does not work."""
     attachment = _attachment(request)
-    note.backend = chosen or NFTABLES
-    if note.backend == NFTABLES:
+    made_by = chosen or NFTABLES
+    if made_by == NFTABLES:
         try:
             hostports_nftables.forward(request.conf, request.container_id, wanted, note.addresses, note)
         except OSError as error:
             fallback = not chosen and error.errno in nftprobe.UNUSABLE and iptables.available(4)
             if not fallback:
                 raise
-            note.backend = IPTABLES
-    if note.backend == IPTABLES:
+            made_by = IPTABLES
+    if made_by == IPTABLES:
         for version, address in addresses.items():
             if any(version in mapping.families for mapping in wanted):
                 hostports_iptables.forward(request.conf, attachment[:2], wanted, address)
+    # Not before: when one of them fails, what it has made need not be known, and undoing searches.
+    note.backend = made_by
 
 
 def delete(request: Request) -> None:

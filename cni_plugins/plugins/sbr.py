@@ -174,8 +174,8 @@ def _host(prefix: Prefix) -> Prefix:
 
 def _add_rule(inside: Netlink, ip: IPConfig, table: int, undo: Undo) -> None:
     made = Rule(_host(ip.address), table)
-    rule.add(inside, made)
-    undo.push(rule.delete, inside, made)
+    with undo.made(rule.delete, inside, made):
+        rule.add(inside, made)
 
 
 def _move(
@@ -211,8 +211,8 @@ def _move(
         wanted = _with_default(wanted, ip, gateways.get(version), index)
         for each in sorted(wanted, key=lambda one: one.gateway is not None):
             moved = _at(each, table)
-            route.add(inside, moved, replace=True)
-            undo.push(route.delete, inside, moved)
+            with undo.made(route.delete, inside, moved):
+                route.add(inside, moved, replace=True)
         _add_rule(inside, ip, table, undo)
     leaving = [each for routes in main.values() for each in routes if each.dst != _LINK_LOCAL]
     if hints:
@@ -220,8 +220,8 @@ def _move(
         leaving = [each for each in leaving if each.gateway is not None]
     # Next hops last when it is undone: first what they are reached by.
     for each in sorted(leaving, key=lambda one: one.gateway is None):
-        route.delete(inside, each)
-        undo.push(_put_back, inside, each)
+        with undo.made(_put_back, inside, each):
+            route.delete(inside, each)
 
 
 def _put_back(inside: Netlink, each: Route) -> None:

@@ -132,8 +132,8 @@ def _create(inside: Netlink, conf: VrfConf, undo: Undo) -> Link:
         taken = {_table(each) for each in link.links(inside) if each.kind == "vrf"} | set(_RESERVED_TABLES)
         table = next(number for number in range(1, len(taken) + 2) if number not in taken)
     option = sublink.Option(f"table {table}", _IFLA_VRF_TABLE, attr_u32(_IFLA_VRF_TABLE, table))
-    sublink.create(inside, "vrf", conf.vrfname, options=(option,))
-    undo.push(link.delete, inside, conf.vrfname)
+    with undo.made(link.delete, inside, conf.vrfname):
+        sublink.create(inside, "vrf", conf.vrfname, options=(option,))
     vrf = link.get(inside, conf.vrfname)
     link.set_up(inside, vrf.index)
     return vrf
@@ -148,9 +148,9 @@ def _enslave(inside: Netlink, member: Link, vrf: Link, undo: Undo) -> None:
         for each in route.of_link(inside, member.index, family)
         if each.table == route.RT_TABLE_MAIN
     ]
-    linkset.set_master(inside, member, vrf)
     undo.push(_restore, inside, member, before, routes, route.RT_TABLE_MAIN)
-    undo.push(linkset.set_master, inside, member, None)
+    with undo.made(linkset.set_master, inside, member, None):
+        linkset.set_master(inside, member, vrf)
     _restore(inside, member, before, routes, _table(vrf))
 
 
