@@ -329,6 +329,42 @@ def test_an_unreadable_reservation_is_an_error(tmp_path: Path, monkeypatch: pyte
     assert caught.value.__notes__ == [f"cannot read {tmp_path}/net/10.1.2.2"]
 
 
+def test_an_unreadable_index_is_not_an_empty_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    call("ADD", config(tmp_path))
+    call("ADD", config(tmp_path), "c2")
+    with monkeypatch.context() as patch:
+        refuse(patch, "readlink", "/c1:eth0")
+        call("DEL", config(tmp_path))
+    assert list(held(tmp_path)) == ["10.1.2.3"]
+    call("DEL", config(tmp_path), "c2")
+    assert held(tmp_path) == {}
+
+
+def test_what_cannot_be_withdrawn_does_not_hide_why_or_stop_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    conf = config(
+        tmp_path,
+        {"ranges": [[{"subnet": "10.1.2.0/24"}], [{"subnet": "fd00::/64"}], [{"subnet": "fd01::/64"}]]},
+    )
+    with monkeypatch.context() as patch:
+        refuse(patch, "unlink", "/10.1.2.2")
+        real = posix.link
+
+        def full(source: str, path: str, **more: Any) -> None:
+            if path.endswith("/fd01::2"):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), source, path)
+            real(source, path, **more)
+
+        patch.setattr(posix, "link", full)
+        with pytest.raises(OSError, match="No space left on device"):
+            call("ADD", conf)
+    assert list(held(tmp_path)) == ["10.1.2.2"]
+    assert "undoing a failed ADD: cannot release 10.1.2.2: " in capfd.readouterr().err
+    call("DEL", conf)
+    assert held(tmp_path) == {}
+
+
 def test_files(tmp_path: Path) -> None:
     path = str(tmp_path / "a")
     assert files.read(path) is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cni_plugins.address import Prefix, format_address, parse_address
+from cni_plugins.spec import skel
 from cni_plugins.spec.errors import AlreadyAttachedError, CNIError, InvalidConfigError, NoAddressError
 from ipam.host_local.store import is_address
 
@@ -92,7 +93,10 @@ def allocate(
                 error.msg = f"failed to allocate for range {index}: {error.msg}"
                 raise
     except (CNIError, OSError):
-        store.withdraw(container_id, ifname, placed)
+        try:
+            store.withdraw(container_id, ifname, placed)
+        except OSError as error:  # the DEL that follows tries again
+            skel.warn(f"host-local: undoing a failed ADD: {skel.as_cni_error(error).msg}")
         raise
     store.note(container_id, ifname, placed)
     return given

@@ -94,12 +94,14 @@ class Index:
         """Leave the index unsealed: it does not say what is there."""
         self._usable = False
 
-    def get(self, name: str) -> list[str]:
-        """Return what a link leads to; nothing when there is no such link."""
+    def get(self, name: str) -> list[str] | None:
+        """Return what a link leads to: nothing when there is no such link, None when it cannot be read."""
         try:
             return posix.readlink(f"{self.path}/{name}").split(",")
-        except OSError:
+        except FileNotFoundError:
             return []
+        except OSError:
+            return None
 
     def put(self, name: str, addresses: list[str], *, replace: bool) -> None:
         """Make a link lead to these addresses; remove it when there are none.

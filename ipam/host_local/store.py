@@ -118,9 +118,9 @@ class Store:
         if self._scan is None:
             expected = _content(container_id, ifname)
             addresses = self._index.get(name)
-            if all(self._content(address) == expected for address in addresses):
+            if addresses is not None and all(self._content(address) == expected for address in addresses):
                 return addresses
-            self.scan()  # someone wrote into a file that was there
+            self.scan()  # someone wrote into a file that was there, or the disk is failing
         assert self._scan is not None
         return self._scan.get(name, [])
 
@@ -161,10 +161,9 @@ class Store:
         """Take back reservations that were placed in this operation.
 
         Raises:
-            OSError: one cannot be removed; those before it are.
+            OSError: some cannot be removed; the others are.
         """
-        for address in addresses:
-            posix.unlink(f"{self.folder}/{address}")
+        self._unlink(addresses)
         name = key(container_id, ifname)
         before = self._known(name)  # a scan meanwhile has found them
         self._put(name, before, [address for address in before if address not in addresses])
@@ -181,18 +180,7 @@ class Store:
             OSError: some cannot be removed; the others are.
         """
         self._changed = True
-        failure: OSError | None = None
-        for address in addresses:
-            try:
-                posix.unlink(f"{self.folder}/{address}")
-            except FileNotFoundError:
-                continue
-            except OSError as error:
-                error.add_note(f"cannot release {address}")
-                failure = error
-        if failure is not None:
-            self._index.give_up()
-            raise failure
+        self._unlink(addresses)
         self._put(name, addresses, [])
 
     def last(self, index: int) -> bytes | None:
@@ -216,8 +204,22 @@ class Store:
         else:
             files.write_atomic(path, address.encode(), 0o600)
 
+    def _unlink(self, addresses: list[str]) -> None:
+        failure: OSError | None = None
+        for address in addresses:
+            try:
+                posix.unlink(f"{self.folder}/{address}")
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                error.add_note(f"cannot release {address}")
+                failure = error
+        if failure is not None:
+            self._index.give_up()
+            raise failure
+
     def _known(self, name: str) -> list[str]:
-        return self._index.get(name) if self._scan is None else self._scan.get(name, [])
+        return (self._index.get(name) or []) if self._scan is None else self._scan.get(name, [])
 
     def _put(self, name: str, before: list[str], after: list[str]) -> None:
         if after != before:
