@@ -70,8 +70,10 @@ class Lock:
 
     def release(self) -> None:
         """Let the next one in."""
-        _set(self._fd, fcntl.F_OFD_SETLK, fcntl.F_UNLCK, self._offset)
-        posix.close(self._fd)
+        try:
+            _set(self._fd, fcntl.F_OFD_SETLK, fcntl.F_UNLCK, self._offset)
+        finally:
+            posix.close(self._fd)
 
     def __enter__(self) -> Self:
         return self
@@ -190,6 +192,9 @@ def expect() -> None:
 
 def end() -> None:
     """End the call: what it started has ended."""
-    if _Call.lock is not None:
-        _Call.lock.release()
-    _Call.names = _Call.lock = None
+    lock, _Call.names, _Call.lock = _Call.lock, None, None
+    try:
+        if lock is not None:
+            lock.release()
+    except OSError as error:  # it ends with us, or with what we started
+        _Call.say(f"cannot unlock {PATH}: {error.strerror}")

@@ -49,23 +49,22 @@ def run(
         OSError: it cannot be started; EFBIG: it printed more than LIMIT.
     """
     orphans.expect()
-    source = posix.memfd_create("stdin", posix.MFD_CLOEXEC)
-    sink = posix.memfd_create("stdout", posix.MFD_CLOEXEC)
-    noise = posix.memfd_create("stderr", posix.MFD_CLOEXEC) if capture_stderr else 2
+    made: list[int] = []
     try:
-        _write(source, stdin)
-        posix.lseek(source, 0, 0)
-        actions = [(posix.POSIX_SPAWN_DUP2, source, 0), (posix.POSIX_SPAWN_DUP2, sink, 1)]
-        if capture_stderr:
-            actions.append((posix.POSIX_SPAWN_DUP2, noise, 2))
+        for name in ("stdin", "stdout", "stderr") if capture_stderr else ("stdin", "stdout"):
+            made.append(posix.memfd_create(name, posix.MFD_CLOEXEC))  # noqa: PERF401 (closed if the next fails)
+        _write(made[0], stdin)
+        posix.lseek(made[0], 0, 0)
+        actions = [(posix.POSIX_SPAWN_DUP2, fd, number) for number, fd in enumerate(made)]
         pid = posix.posix_spawn(argv[0], list(argv), dict(env), file_actions=actions, setsigdef=_IGNORED)
         status = posix.waitstatus_to_exitcode(posix.waitpid(pid, 0)[1])
-        return Completed(status, _content(sink), _content(noise) if capture_stderr else b"")
+        return Completed(status, _content(made[1]), _content(made[2]) if capture_stderr else b"")
+    except OSError as error:
+        error.add_note(f"cannot run {argv[0]}")
+        raise
     finally:
-        posix.close(source)
-        posix.close(sink)
-        if capture_stderr:
-            posix.close(noise)
+        for fd in made:
+            posix.close(fd)
 
 
 def _write(fd: int, data: bytes) -> None:

@@ -146,7 +146,7 @@ def test_without_a_command_it_says_what_it_is(env: dict[str, str], console: Cons
         (errors.TryAgainLaterError("not yet", "wait"), 11, "not yet", "wait"),
         (CNIError("a delegate's", "own", code=77), 77, "a delegate's", "own"),
         (OSError(errno.EPERM, "Operation not permitted"), 100, "Operation not permitted", "errno 1"),
-        (FileNotFoundError(errno.ENOENT, "None", "/a"), 100, "None (/a)", "errno 2"),
+        (FileNotFoundError(errno.ENOENT, "None", "/a"), 100, "failed to use a file: None (/a)", "errno 2"),
         (OSError("no number"), 100, "no number", None),
         (RecursionError("maximum"), 6, "the network configuration is nested too deeply", None),
     ],

@@ -132,8 +132,9 @@ def as_cni_error(error: Exception) -> CNIError:
         return error
     if isinstance(error, OSError):
         notes = getattr(error, "__notes__", None)
-        doing = f"{notes[0]}: " if notes else ""
         place = f" ({error.filename})" if error.filename else ""
+        # What happened to a file needs no words of whoever called for it.
+        doing = f"{notes[0]}: " if notes else "failed to use a file: " if place else ""
         return KernelError(
             f"{doing}{error.strerror or error}{place}", f"errno {error.errno}" if error.errno else ""
         )
