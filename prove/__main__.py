@@ -11,9 +11,10 @@ import multiprocessing
 import os
 import sys
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from prove import hostile, kill, orphan, runner
+from prove import faults, hostile, kill, orphan, runner
 from prove.networks import networks
 from prove.tally import KINDS, Share, Tally
 
@@ -39,12 +40,22 @@ class Proof(NamedTuple):
     subjects: Callable[[str], list[Any]] = networks
 
 
+def _new(kind: str) -> Callable[[str, Any], list[Any]]:
+    return partial(faults.plan, kind=kind, keeper=False)
+
+
+_run_new = partial(faults.run, keeper=False)
 PROOFS = (
     Proof("kill", "killed at each system call", kill.plan, kill.run),
     Proof("kill-new", "killed at each system call of a first ADD", kill.plan_new, kill.run_new),
     Proof("orphan", "killed while what it started runs on", orphan.plan, orphan.run),
     Proof("runner", "cnictl killed half-way through the list", runner.plan, runner.run),
     Proof("hostile", "hostile input", hostile.plan, hostile.run, hostile.sources),
+    Proof("disk", "a file says no", partial(faults.plan, kind="disk"), faults.run),
+    Proof("netlink", "the kernel says no", partial(faults.plan, kind="netlink"), faults.run),
+    Proof("process", "no descriptor, namespace or process", partial(faults.plan, kind="process"), faults.run),
+    Proof("disk-new", "a file says no to a first ADD", _new("disk"), _run_new),
+    Proof("netlink-new", "the kernel says no to a first ADD", _new("netlink"), _run_new),
 )
 COLUMNS = ("proof", "tried on", "cases", *KINDS, "not reached", "minutes")
 

@@ -244,6 +244,11 @@ class Stage:
             raise Failed(f"{argv} under strace: {outcome}")
         return strace.parse(text)
 
+    def inject(self, call: Call, fault: str, verb: str, position: int, **keys: Any) -> tuple[Outcome, str]:
+        """Let a call of a plugin fail; return what came of it, and the call as it was made, if it was."""
+        outcome = self.call(verb, position, before=strace.failing(call, fault, _TRACE), **keys)
+        return outcome, strace.failed(_taken(_TRACE))
+
     def kill(self, call: Call, verb: str, position: int, **keys: Any) -> bool:
         """Let a plugin, or a program it started, be killed as it enters a call; tell whether it was."""
         self.call(verb, position, before=strace.killed(call, _TRACE), **keys)

@@ -38,7 +38,7 @@ class Call(NamedTuple):
 
 def traced(output: str) -> list[str]:
     """Return what goes before a command whose calls shall be written to a file."""
-    return [*COMMAND, "-o", output]
+    return [*COMMAND, "-y", "-o", output]
 
 
 def killed(call: Call, output: str) -> list[str]:
@@ -59,6 +59,22 @@ def orphaning(call: Call, output: str) -> list[str]:
 def was_killed(log: str) -> bool:
     """Tell from the output of `killed` whether that came to pass."""
     return "+++ killed by SIGKILL +++" in log
+
+
+def failing(call: Call, fault: str, output: str) -> list[str]:
+    """Return what goes before a command of which one call shall fail: its own, not that of what it starts.
+
+    A program that it starts can only be kept from starting: by its execve(2).
+    """
+    command = injected(call, fault, output)
+    if call.own:
+        command.remove("-f")
+    return [*command, "-y"]
+
+
+def failed(log: str) -> str:
+    """Return from the output of `failing` the call that was made to fail; empty: it was not made."""
+    return next((line for line in log.splitlines() if "(INJECTED)" in line), "")
 
 
 def injected(call: Call, what: str, output: str = "/dev/null") -> list[str]:
@@ -90,7 +106,7 @@ def parse(text: str) -> list[Call]:
         number = counted[pid, name] = counted.get((pid, name), 0) + 1
         if name == "execve" and number == 1 and pid == first:
             continue  # it is strace's own, before the program
-        if pid == first and name == "read" and rest.startswith("0,"):
+        if pid == first and name == "read" and rest.startswith(("0,", "0<")):
             serving.add(pid)
         if (name, number) in seen:
             continue
