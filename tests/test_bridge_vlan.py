@@ -30,7 +30,7 @@ class Capture(Netlink):
         self.requests.append((kind, flags, body))
         return []
 
-    def dump(self, kind: int, body: bytes) -> list[Reply]:
+    def dump(self, kind: int, body: bytes, what: str = "") -> list[Reply]:  # noqa: ARG002
         self.requests.append((kind, 0, body))
         return self._answers
 

@@ -31,7 +31,7 @@ class Wire(Netlink):
         self.sent.append((kind, flags, body))
         return self._answers
 
-    def dump(self, kind: int, body: bytes) -> list[Reply]:
+    def dump(self, kind: int, body: bytes, what: str = "") -> list[Reply]:  # noqa: ARG002
         answers, self._answers = self._answers, []
         self.sent.append((kind, 0, body))
         return answers
