@@ -178,6 +178,8 @@ class Daemon:
 
     async def _look_at_uplink(self, backend: Backend) -> None:
         try:
+            if iface.is_gone(self._choice):
+                self._find_again()
             now = iface.look(self._choice, self._config.families)
         except UplinkError as error:
             log.warning("the uplink is not usable now", extra={"why": error})
@@ -191,6 +193,18 @@ class Daemon:
         if (now.public_ip, now.public_ipv6) != (before.public_ip, before.public_ipv6):
             self._lease = await self._insist(lambda: self._publish(backend, self._lease.key))
         self._changed.set()
+
+    def _find_again(self) -> None:
+        """Take an interface of the uplink's name in its place: a driver that was loaded again, a new bond.
+
+        Any other is left alone: it may be there for a moment only, and other nodes would have to follow.
+
+        Raises:
+            UplinkError: nothing fits the flags.
+        """
+        choice = iface.choose(self._options, self._config.families)
+        if iface.look(choice, self._config.families).name == self._uplink.name:
+            self._choice = choice
 
     async def _apply(self, backend: Backend) -> None:
         """Bring the kernel, then subnet.env, up to date; changes that come at once are one."""

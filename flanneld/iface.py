@@ -118,6 +118,12 @@ def choose(options: Options, families: Sequence[int]) -> Choice:
     return choice
 
 
+def is_gone(choice: Choice) -> bool:
+    """Tell whether the chosen interface is no more; one that is only down is not gone."""
+    with netlink.Netlink() as nl:
+        return link.find(nl, index=choice.index) is None
+
+
 def look(choice: Choice, families: Sequence[int]) -> Uplink:
     """Return the chosen interface as it is now.
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from integration.checks import ping
 from integration.etcd import SUBNETS
 from integration.fleet import Fleet, Member, wait
 from integration.pings import Pings
@@ -120,3 +121,17 @@ def test_etcd_is_gone_while_a_daemon_starts(fleet: Fleet, record_property: Any) 
     assert state(one) == before
     record_property("start", f"ready {took:.1f} s after etcd; pings failed for {failed:.2f} s")
     assert failed < 1
+
+
+def test_an_uplink_made_anew(fleet: Fleet) -> None:
+    """Its driver is loaded again: the name leads to another interface, which is followed like the old one."""
+    one, far = fleet.members["node-12"], fleet.members["node-21"]
+    before = one.ip("link", "show", "uplink")[0]["ifindex"]
+    fleet.underlay.unplug(1, 12)
+    wait(lambda: not one.ip("link", "show", "type", "vxlan"))
+    time.sleep(1)  # whoever looks now finds no uplink
+    fleet.underlay.plug(1, 12)
+    assert one.ip("link", "show", "uplink")[0]["ifindex"] != before
+    wait(lambda: ping(one.node, "node-12", far.pods["node-21"], wait=1))
+    one.node.run(["ip", "link", "set", "uplink", "mtu", "1400"])
+    wait(lambda: "mtu 1350" in state(one))

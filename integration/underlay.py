@@ -46,7 +46,12 @@ class Underlay(Closing):
     def join(self, subnet: int, number: int, *, mtu: int = 1500) -> Node:
         """Connect a new machine to a subnet, which is made when it is the first there."""
         self._make_subnet(subnet)
-        node = self.machines[subnet, number] = Node(self.plugins)
+        self.machines[subnet, number] = Node(self.plugins)
+        return self.plug(subnet, number, mtu=mtu)
+
+    def plug(self, subnet: int, number: int, *, mtu: int = 1500) -> Node:
+        """Give a machine its uplink, with addresses and default routes."""
+        node = self.machines[subnet, number]
         port = f"p{subnet}-{number}"
         ends = ["name", port, "type", "veth", "peer", "name", UPLINK, "netns", str(node.pid)]
         self.router.run(["ip", "link", "add", *ends])
@@ -68,8 +73,12 @@ class Underlay(Closing):
 
     def leave(self, subnet: int, number: int) -> None:
         """Switch a machine off: its cable goes at once, its namespaces when the kernel gets to it."""
-        self.router.run(["ip", "link", "delete", f"p{subnet}-{number}"])
+        self.unplug(subnet, number)
         self.machines.pop((subnet, number)).close()
+
+    def unplug(self, subnet: int, number: int) -> None:
+        """Take a machine's uplink away."""
+        self.router.run(["ip", "link", "delete", f"p{subnet}-{number}"])
 
     def _make_subnet(self, subnet: int) -> None:
         if subnet in self._subnets:
