@@ -114,16 +114,7 @@ class Cache:
             if not body[key]:
                 del body[key]
         self.make_folder()
-        # A reader lists the whole folder; what it could see of this one is empty or the same attachment.
-        draft = _draft(path)
-        _remove(draft)  # of an ADD that was killed; or what somebody put there
-        try:
-            with open(draft, "xb", opener=_private) as file:
-                file.write(encode(body))
-            os.replace(draft, path)
-        except OSError:
-            _remove(draft)
-            raise
+        files.write_atomic(path, encode(body))
 
     def read(self, network: str, container_id: str, ifname: str) -> Attachment | None:
         """Return an attachment; None if there is no file of it, or none that can be read.
@@ -157,9 +148,7 @@ class Cache:
             CNIError: the names are invalid.
             OSError: the file cannot be removed.
         """
-        path = self.path(network, container_id, ifname)
-        _remove(path)
-        _remove(_draft(path))  # of an ADD that was killed
+        files.remove(self.path(network, container_id, ifname))
 
     def attachments(self, container_id: str = "") -> list[Attachment]:
         """Return every attachment, or one container's; files that hold none are passed over."""
@@ -227,15 +216,6 @@ def _attachment(raw: dict[str, Any], path: str) -> Attachment:
     return attachment
 
 
-def _draft(path: str) -> str:
-    folder, name = os.path.split(path)
-    return os.path.join(folder, f".{name}")
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
-
-
 def _make_folders(path: str) -> None:
     """Make a folder and those above it, all for root alone, as libcni does."""
     parent = os.path.dirname(path)
@@ -244,11 +224,4 @@ def _make_folders(path: str) -> None:
     try:
         os.mkdir(path, 0o700)
     except FileExistsError:
-        return
-
-
-def _remove(path: str) -> None:
-    try:
-        os.unlink(path)
-    except FileNotFoundError:
         return

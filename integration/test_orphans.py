@@ -53,11 +53,19 @@ def test_a_delegate_of_the_reference_runs_on(suite_bin: str, tmp_path: Path) -> 
             assert orphan.attempt(stage, case) == [], case
 
 
-def test_a_plugin_of_cnictl_runs_on(suite_bin: str) -> None:
+def test_a_killed_cnictl(suite_bin: str) -> None:
+    """While a plugin is at work, which runs on; and with the result written, but not in its place."""
     (chosen,) = networks("ptp")
     with Stage(suite_bin, chosen, keeper=True) as stage:
         runner.prepare(stage)
-        polls = [each for each in runner.cases(stage) if (each.verb, each.call.name) == ("add", "poll")]
-        assert {each.way for each in polls} == {"del", "gc"}
-        for case in [each for each in polls if each.call.number == 1]:
+        adds = [each for each in runner.cases(stage) if each.verb == "add"]
+        polls = [each for each in adds if (each.call.name, each.call.number) == ("poll", 1)]
+        assert {each.way for each in polls} == set(runner.WAYS)
+        places = [
+            each._replace(way="gc")
+            for each in adds
+            if each.call.changing and "/var/lib/cni/results" in each.call.text
+        ]
+        assert places
+        for case in polls + places:
             assert runner.attempt(stage, case) == [], case

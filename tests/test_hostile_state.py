@@ -123,11 +123,12 @@ def test_a_note_of_tuning_that_names_another_file(
 
 
 def test_a_cache_whose_draft_is_a_link(tmp_path: Path, outside: Path) -> None:
-    (tmp_path / "results").mkdir()
-    (tmp_path / "results" / ".net-c1-eth0").symlink_to(outside / "precious")
     attachment = Attachment("c1", netns="/no")
     attachment.network, attachment.result = "net", {"cniVersion": "1.0.0"}
     cache = Cache(str(tmp_path))
+    cache.write(attachment)
+    draft = files.temporary_name(cache.path("net", "c1", "eth0"))
+    os.symlink(outside / "precious", draft)
     cache.write(attachment)
     assert untouched(outside)
     assert cache.read("net", "c1", "eth0")
