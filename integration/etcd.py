@@ -73,6 +73,11 @@ class Etcd:
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
 
+    def resume(self) -> None:
+        """Let it go on after a pause."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
     def stop(self) -> None:
         """End it, as a crash would."""
         if self._process is not None:
