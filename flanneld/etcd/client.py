@@ -138,9 +138,10 @@ class Client:
         asking: asyncio.Task[None] | None = None
         stream: Any = None
         try:
-            metadata = (*await self._metadata(), ("hasleader", "true"))
-            stream = rpc.WatchStub(self._channel).Watch(metadata=metadata)
-            await stream.write(rpc.WatchRequest(create_request=create))
+            async with asyncio.timeout(_TIMEOUT):  # gRPC itself would try to connect for 20 seconds
+                metadata = (*await self._metadata(), ("hasleader", "true"))
+                stream = rpc.WatchStub(self._channel).Watch(metadata=metadata)
+                await stream.write(rpc.WatchRequest(create_request=create))
             asking = asyncio.create_task(_ask(stream))
             while True:
                 async with asyncio.timeout(_SILENCE):
@@ -152,7 +153,7 @@ class Client:
                     return
         except TimeoutError:
             await self._leave()
-            raise ManagerError(f"etcd was silent for {_SILENCE:.0f} seconds") from None
+            raise ManagerError("etcd is silent") from None
         except rpc.AioRpcError as error:
             if _is_stale(error):
                 self._token = ""
