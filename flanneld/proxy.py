@@ -29,6 +29,8 @@ Destination = tuple[str, int]
 _BUFFER = 1 << 16
 _RECEIVE_BUFFER = 4 << 20
 """Bytes of datagrams that wait while the interpreter does something else."""
+_BURST = 32
+"""Packets from one side before the other gets its turn."""
 _AGAIN = 0.2
 """Seconds between attempts to get the device."""
 _MIN_HEADER = 20
@@ -191,10 +193,11 @@ class Proxy:
                 if self._woken.fileno() in ready:
                     self._woken.recv(_BUFFER)
                     continue
-                # One of each in turn: a flood from one side leaves room for the other.
-                while self._send(fd, datagrams, buffer) | self._receive(fd, datagrams, buffer):
-                    if datagrams is not self._socket or self._stopping.is_set():
-                        break
+                for number in ready:
+                    pass_one = self._send if number == fd else self._receive
+                    for _packet in range(_BURST):
+                        if not pass_one(fd, datagrams, buffer):
+                            break
         except OSError as error:
             if error.errno != errno.EBADFD:
                 raise
