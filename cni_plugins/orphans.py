@@ -8,8 +8,11 @@ programs hold a lock together with who started them. It is one of an open file d
 F_OFD_SETLKW), which lasts until the last process that inherited it has ended.
 
 Each attachment has a byte of one file to lock, at an offset that is made of hashes of its names: none waits
-for another, and nothing has to be removed. The file comes with the first program that is started; where
-plugins start none, there is none to look at.
+for another, and nothing has to be removed. The file comes with the first program that is started, or with the
+first GC; before, there is none to look at.
+
+A network has a byte, too, its gate: GC holds it, and an ADD waits there before it begins, since GC could take
+what it makes for something left behind. ADDs that began before the GC are in `adding`.
 """
 
 from __future__ import annotations
@@ -19,13 +22,19 @@ import posix
 from _sha512 import sha512  # type: ignore[import-not-found]
 from _struct import Struct
 
+from cni_plugins.lazy import Lazy
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
     from typing import Self
+
+    from cni_plugins import adding
 
     Group = tuple[str, str]
     Member = tuple[str, str]
+else:
+    adding = Lazy("cni_plugins.adding")
 
 FOLDER = "/run/cni"
 PATH = f"{FOLDER}/children.lock"
@@ -34,6 +43,10 @@ _FLOCK = Struct("hhqqi4x")
 _SEEK_SET = 0
 _MEMBER_BITS = 31
 _GROUP_BITS = 31
+_GATES = 1 << (_MEMBER_BITS + _GROUP_BITS)
+_RUNS = "a program that an earlier call started still runs: waiting for its end"
+_WORKS = "a call of the network, or a program that one started, still runs: waiting for its end"
+_COLLECTS = "a GC of the network still runs: waiting for its end"
 
 
 class Lock:
@@ -48,6 +61,7 @@ class Lock:
         say: is told that another holder's end is waited for, however long that takes: a runtime kills what
             it does not want to wait for.
         create: make the file when it is missing.
+        gate: wait for a GC of the network first.
 
     Raises:
         FileNotFoundError: there is no such file, or no such folder to make it in.
@@ -57,13 +71,23 @@ class Lock:
     __slots__ = ("_fd", "_offset")
 
     def __init__(
-        self, path: str, group: Group, member: Member, say: Callable[[str], object], *, create: bool
+        self,
+        path: str,
+        group: Group,
+        member: Member,
+        say: Callable[[str], object],
+        *,
+        create: bool,
+        gate: bool = False,
     ) -> None:
-        self._offset = _first(group) + _hash(member, _MEMBER_BITS)
+        self._offset = _offset(group, member)
         self._fd = _open(path, posix.O_CREAT if create else 0)
         posix.set_inheritable(self._fd, True)
         try:
-            _take(self._fd, self._offset, say)
+            if gate:
+                _take(self._fd, _gate(group), say, _COLLECTS, fcntl.F_RDLCK)
+                _set(self._fd, fcntl.F_OFD_SETLK, fcntl.F_UNLCK, _gate(group))
+            _take(self._fd, self._offset, say, _RUNS)
         except OSError:
             posix.close(self._fd)
             raise
@@ -82,36 +106,63 @@ class Lock:
         self.release()
 
 
-def settle(path: str, group: Group, say: Callable[[str], object]) -> None:
-    """Wait for everybody who works on some attachment of a network now; not for those who come later.
+class Gate:
+    """The gate of a network, shut: every ADD of it that begins waits until it opens; a context manager.
 
     Args:
-        path: the file; none there is nobody.
-        group: who works, and the network.
-        say: is told of each wait.
+        path: the file, which is made when it is missing.
+        group: who works on it, and the network.
+        say: is told of a wait.
 
     Raises:
+        FileNotFoundError: there is no folder to make it in.
         OSError: it cannot be opened or locked.
     """
-    try:
-        fd = _open(path, 0)
-    except FileNotFoundError:
-        return
-    try:
-        first = _first(group)
+
+    __slots__ = ("_fd", "_group", "_say")
+
+    def __init__(self, path: str, group: Group, say: Callable[[str], object]) -> None:
+        self._group, self._say = group, say
+        self._fd = _open(path, posix.O_CREAT)
+        try:
+            _take(self._fd, _gate(group), say, _COLLECTS)
+        except OSError:
+            posix.close(self._fd)
+            raise
+
+    def settle(self, but: Collection[Member] = ()) -> None:
+        """Wait for everybody who works on some attachment of the network now.
+
+        Args:
+            but: attachments that are not waited for.
+
+        Raises:
+            OSError: a lock cannot be taken.
+        """
+        passed = {_offset(self._group, member) for member in but}
+        first = _first(self._group)
         ranges = [(first, first + (1 << _MEMBER_BITS))]
         while ranges:
             start, end = ranges.pop()
             held = _FLOCK.pack(fcntl.F_WRLCK, _SEEK_SET, start, end - start, 0)
-            kind, _whence, at, _length, _pid = _FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_OFD_GETLK, held))
+            kind, _whence, at, _length, _pid = _FLOCK.unpack(fcntl.fcntl(self._fd, fcntl.F_OFD_GETLK, held))
             if kind == fcntl.F_UNLCK:
                 continue
-            _take(fd, at, say)
-            _set(fd, fcntl.F_OFD_SETLK, fcntl.F_UNLCK, at)
+            if at not in passed:
+                _take(self._fd, at, self._say, _WORKS)
+                _set(self._fd, fcntl.F_OFD_SETLK, fcntl.F_UNLCK, at)
             # Which of several the kernel names first is not said.
             ranges += [each for each in ((start, at), (at + 1, end)) if each[0] < each[1]]
-    finally:
-        posix.close(fd)
+
+    def release(self) -> None:
+        """Open it."""
+        posix.close(self._fd)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
 
 
 def _open(path: str, flags: int) -> int:
@@ -122,16 +173,24 @@ def _open(path: str, flags: int) -> int:
         raise
 
 
-def _take(fd: int, offset: int, say: Callable[[str], object]) -> None:
+def _take(fd: int, offset: int, say: Callable[[str], object], why: str, kind: int = fcntl.F_WRLCK) -> None:
     try:
-        _set(fd, fcntl.F_OFD_SETLK, fcntl.F_WRLCK, offset)
+        _set(fd, fcntl.F_OFD_SETLK, kind, offset)
     except BlockingIOError:
-        say("a program that an earlier call started still runs: waiting for its end")
-        _set(fd, fcntl.F_OFD_SETLKW, fcntl.F_WRLCK, offset)
+        say(why)
+        _set(fd, fcntl.F_OFD_SETLKW, kind, offset)
 
 
 def _set(fd: int, command: int, kind: int, offset: int) -> None:
     fcntl.fcntl(fd, command, _FLOCK.pack(kind, _SEEK_SET, offset, 1, 0))
+
+
+def _offset(group: Group, member: Member) -> int:
+    return _first(group) + _hash(member, _MEMBER_BITS)
+
+
+def _gate(group: Group) -> int:
+    return _GATES + _hash(group, _GROUP_BITS)
 
 
 def _first(group: Group) -> int:
@@ -147,30 +206,49 @@ class _Call:
     """The call that this process carries out: whose it is, and the lock once there is one."""
 
     names: tuple[Group, Member] | None = None
-    lock: Lock | None = None
+    lock: Lock | Gate | None = None
     say: Callable[[str], object]
 
 
-def begin(command: str, group: Group, member: Member, say: Callable[[str], object]) -> None:
+def begin(command: str, group: Group, member: Member, say: Callable[[str], object]) -> list[Member]:
     """Begin a call: wait for programs that killed ones before it have left running.
 
     Args:
-        command: the verb; ADD and DEL wait for the attachment's, GC for the network's.
+        command: the verb; ADD and DEL wait for the attachment's, GC for the network's; ADD for a GC, too.
         group: the plugin and its network.
         member: the container and the interface.
         say: is told of a wait, and of what keeps others from waiting for us.
+
+    Returns:
+        On GC: the attachments that are being made, which it has to spare.
     """
     _Call.say = staticmethod(say)
+    spared: list[Member] = []
     try:
         if command == "GC":
-            settle(PATH, group, say)
+            spared = _begin_gc(group, say)
         elif command in ("ADD", "DEL"):
             _Call.names = (group, member)
-            _Call.lock = Lock(PATH, group, member, say, create=False)
+            _Call.lock = Lock(PATH, group, member, say, create=False, gate=command == "ADD")
     except FileNotFoundError:
-        return  # no plugin of this node has started a program yet
+        return spared  # no plugin of this node has started a program yet
     except OSError as error:
         say(f"programs that an earlier call left running are not waited for: {PATH}: {error.strerror}")
+    return spared
+
+
+def _begin_gc(group: Group, say: Callable[[str], object]) -> list[Member]:
+    try:
+        _Call.lock = gate = Gate(PATH, group, say)
+    except FileNotFoundError:
+        return adding.attachments()  # no folder: what else the plugins note is not there either
+    except OSError as error:
+        say(f"ADDs that begin during this GC are not kept waiting: {PATH}: {error.strerror}")
+        return adding.attachments()
+    # Whoever passed before the gate was shut is seen here; it may be none of this network's.
+    spared = adding.attachments()
+    gate.settle(spared)
+    return spared
 
 
 def expect() -> None:

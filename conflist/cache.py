@@ -141,6 +141,14 @@ class Cache:
         attachment.result = raw
         return attachment
 
+    def identity(self, attachment: Attachment) -> object:
+        """Return what tells an attachment from a later one of the same names; None of one that is gone."""
+        try:
+            status = os.stat(self.path(attachment.network, attachment.container_id, attachment.ifname))
+        except OSError:
+            return None
+        return status.st_ino, status.st_mtime_ns
+
     def remove(self, network: str, container_id: str, ifname: str) -> None:
         """Forget an attachment; one that is not there is no error.
 

@@ -28,7 +28,7 @@ from conflist.load import parse_version
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from typing import Any
 
     from conflist.cache import Attachment, Cache
@@ -126,8 +126,11 @@ class Runner:
             PluginError: a plugin failed; those before it in the list have not been called, and the attachment
                 stays in the cache.
         """
+        self._delete(network, attachment, gate=True)
+
+    def _delete(self, network: NetworkList, attachment: Attachment, *, gate: bool) -> None:
         check_names(network.name, attachment.container_id, attachment.ifname)
-        with self._turn_to_delete(network, attachment):
+        with self._turn_to_delete(network, attachment, gate=gate):
             result = None
             if at_least(network.version, "0.4.0"):
                 try:
@@ -144,38 +147,62 @@ class Runner:
     def gc(self, network: NetworkList, valid: Iterable[tuple[str, str]]) -> None:
         """Remove what belongs to attachments that are not valid: DEL those cached, then GC from 1.1.0 on.
 
+        It waits for every ADD and DEL of the network that runs, in whatever process, and keeps those waiting
+        that come (section 3, "Lifecycle & Ordering"). What was attached during that wait stays.
+
         Args:
             network: the network; under disableGC nothing happens.
-            valid: (container id, interface name) of attachments to keep.
+            valid: (container id, interface name) of attachments to keep. They are asked for when no ADD or
+                DEL runs any more: an iterator can tell what is valid at that moment.
 
         Raises:
             CollectedError: some steps failed; all were tried.
+            OSError: the cache's folder cannot be made, or its lock not be taken.
         """
         if network.disable_gc:
             return
-        if self.cache is not None:
-            orphans.settle(self.cache.lock_path(), _group(network), _say)
-        keep = set(valid)
         errors: list[CNIError | OSError] = []
-        for attachment in self.cache.attachments() if self.cache is not None else []:
-            if attachment.network != network.name or (attachment.container_id, attachment.ifname) in keep:
-                continue
-            try:
-                self.delete(network, attachment)
-            except (CNIError, OSError) as error:
-                errors.append(error)
-        if at_least(network.version, "1.1.0"):
-            listed = [{"containerID": container, "ifname": ifname} for container, ifname in sorted(keep)]
-            for index, plugin in enumerate(network.plugins):
-                config = request_config(network, plugin)
-                config[ATTACHMENTS_KEY] = listed
+        with self._alone(network) as came:
+            keep = {*valid, *came}
+            for attachment in self._cached(network):
+                if (attachment.container_id, attachment.ifname) in keep:
+                    continue
                 try:
-                    with _Position(index, len(network.plugins)):
-                        self.plugins.call("GC", config)
-                except CNIError as error:
+                    self._delete(network, attachment, gate=False)
+                except (CNIError, OSError) as error:
                     errors.append(error)
+            if at_least(network.version, "1.1.0"):
+                listed = [{"containerID": container, "ifname": ifname} for container, ifname in sorted(keep)]
+                for index, plugin in enumerate(network.plugins):
+                    config = request_config(network, plugin)
+                    config[ATTACHMENTS_KEY] = listed
+                    try:
+                        with _Position(index, len(network.plugins)):
+                            self.plugins.call("GC", config)
+                    except CNIError as error:
+                        errors.append(error)
         if errors:
             raise CollectedError(errors)
+
+    def _cached(self, network: NetworkList) -> list[Attachment]:
+        known = self.cache.attachments() if self.cache is not None else []
+        return [each for each in known if each.network == network.name]
+
+    @contextlib.contextmanager
+    def _alone(self, network: NetworkList) -> Iterator[set[tuple[str, str]]]:
+        """Keep ADD and DEL of a network out; yield what was attached while they were waited for."""
+        if self.cache is None:
+            yield set()
+            return
+
+        def known(cache: Cache) -> set[tuple[str, str, object]]:
+            return {(each.container_id, each.ifname, cache.identity(each)) for each in self._cached(network)}
+
+        self.cache.make_folder()
+        before = known(self.cache)
+        with orphans.Gate(self.cache.lock_path(), _group(network), _say) as gate:
+            gate.settle()
+            yield {(container_id, ifname) for container_id, ifname, _ in known(self.cache) - before}
 
     def status(self, network: NetworkList) -> None:
         """Run STATUS through the list; before 1.1.0 there is no such verb, and nothing happens.
@@ -230,11 +257,12 @@ class Runner:
         return body if same else result.to_json(network.version)
 
     def _turn(
-        self, network: NetworkList, attachment: Attachment
+        self, network: NetworkList, attachment: Attachment, *, gate: bool = True
     ) -> contextlib.AbstractContextManager[object]:
-        """Wait for a plugin that a killed runner has left at work on the attachment, and keep others waiting.
+        """Wait for a GC, and for a plugin that a killed runner has left at work on the attachment.
 
-        A plugin that runs on could finish its ADD after our DEL. Without a cache, nothing is known of it.
+        Others are kept waiting. A plugin that runs on could finish its ADD after our DEL. Without a cache,
+        nothing is known of it.
 
         Raises:
             OSError: the cache cannot be written.
@@ -243,14 +271,14 @@ class Runner:
             return contextlib.nullcontext()
         self.cache.make_folder()
         member = (attachment.container_id, attachment.ifname)
-        return orphans.Lock(self.cache.lock_path(), _group(network), member, _say, create=True)
+        return orphans.Lock(self.cache.lock_path(), _group(network), member, _say, create=True, gate=gate)
 
     def _turn_to_delete(
-        self, network: NetworkList, attachment: Attachment
+        self, network: NetworkList, attachment: Attachment, *, gate: bool
     ) -> contextlib.AbstractContextManager[object]:
         """Do the same for a DEL, which must not depend on it."""
         try:
-            return self._turn(network, attachment)
+            return self._turn(network, attachment, gate=gate)
         except OSError as error:
             _say(f"plugins that still run are not waited for: {error.strerror}")
             return contextlib.nullcontext()

@@ -29,7 +29,7 @@ SHARED = (
     (r"folder ", "folders stay, empty"),
     (
         r"file /run/(xtables|cni/iptables|cni/children)\.lock$",
-        "locks of iptables, its own and ours, and of running programs",
+        "locks of iptables, its own and ours, of running programs and of GC",
     ),
     (r"nft ", "tables and base chains, which all containers share; without a rule of any container"),
     (

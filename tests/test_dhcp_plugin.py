@@ -36,7 +36,7 @@ def test_without_a_daemon(suite_bin: str, tmp_path: Path) -> None:
     assert "dhcp daemon not answering on" in answer.json["msg"]
     assert "dhcp daemon" in answer.json["details"]
     answer = dhcp(suite_bin, "STATUS", conf(tmp_path))
-    assert (answer.status, answer.code) == (1, 50)
+    assert (answer.status, answer.code) == (1, 51)
     assert "dhcp daemon not answering on" in answer.json["msg"]
     answer = dhcp(suite_bin, "DEL", conf(tmp_path))
     assert (answer.status, answer.stdout) == (0, b"")
@@ -65,7 +65,7 @@ def test_del_and_gc_leave_word_for_the_next_daemon(suite_bin: str, tmp_path: Pat
 def test_a_socket_that_a_killed_daemon_left(suite_bin: str, tmp_path: Path) -> None:
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(tmp_path / "d.sock"))
-    assert dhcp(suite_bin, "STATUS", conf(tmp_path)).code == 50
+    assert dhcp(suite_bin, "STATUS", conf(tmp_path)).code == 51
     assert dhcp(suite_bin, "DEL", conf(tmp_path)).status == 0
     with main.bind(str(tmp_path / "d.sock")) as ours:
         assert os.stat(tmp_path / "d.sock").st_mode & 0o777 == 0o600

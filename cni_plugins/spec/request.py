@@ -189,6 +189,21 @@ def fold_keys(raw: dict[str, Any]) -> dict[str, Any]:
     return {renamed.get(given, given): value for given, value in raw.items()}
 
 
+def spare(raw: dict[str, Any], attachments: list[tuple[str, str]]) -> dict[str, Any]:
+    """Return a configuration in which some attachments are valid besides those that are listed.
+
+    Args:
+        raw: the configuration of a GC; delegates get it, too.
+        attachments: container ids and interface names.
+    """
+    raw = fold_keys(raw)
+    listed = raw.get(ATTACHMENTS_KEY)
+    if not isinstance(listed, list):
+        return raw  # valid_attachments refuses it
+    more = [{"containerID": container_id, "ifname": ifname} for container_id, ifname in attachments]
+    return {**raw, ATTACHMENTS_KEY: [*listed, *more]}
+
+
 def config_version(raw: dict[str, Any]) -> str:
     """Return a configuration's cniVersion; a configuration without one is 0.1.0, as in the reference."""
     version = fold_keys(raw).get("cniVersion")

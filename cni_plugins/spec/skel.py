@@ -11,7 +11,7 @@ import posix
 from cni_plugins import VERSION, orphans
 from cni_plugins.spec.codec import MAX_BYTES, decode, encode_pretty
 from cni_plugins.spec.errors import CNIError, DecodeError, IOFailureError, KernelError, NamespaceError
-from cni_plugins.spec.request import Request, check_environment, config_version
+from cni_plugins.spec.request import Request, check_environment, config_version, spare
 from cni_plugins.spec.result import VERSIONS
 from cni_plugins.spec.schema import validate
 
@@ -82,7 +82,10 @@ def main(name: str, load: Callable[[str], Plugin], env: Mapping[str, str]) -> in
             version = config_version(raw)
             version = version if version in VERSIONS else VERSIONS[-1]
             member = (env.get("CNI_CONTAINERID", ""), env.get("CNI_IFNAME", ""))
-            orphans.begin(command, (name, str(raw.get("name"))), member, lambda text: warn(f"{name}: {text}"))
+            group = (name, str(raw.get("name")))
+            spared = orphans.begin(command, group, member, lambda text: warn(f"{name}: {text}"))
+            if spared:
+                raw = spare(raw, spared)
             answer = serve(load(name), env, raw)
             output = encode_pretty(answer) if answer is not None else b""
     except Exception as error:  # noqa: BLE001 (the runtime must never see a traceback)

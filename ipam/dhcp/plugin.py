@@ -14,8 +14,8 @@ from cni_plugins.spec.errors import (
     CheckFailedError,
     CNIError,
     InvalidConfigError,
+    LimitedConnectivityError,
     NoAddressError,
-    NotAvailableError,
     TeardownError,
     TryAgainLaterError,
 )
@@ -72,7 +72,10 @@ def status(request: Request) -> None:
     try:
         rpc.knock(path, _KNOCK_TIMEOUT)
     except (OSError, ValueError) as error:
-        raise NotAvailableError(f"dhcp daemon not answering on {path}: {_said(error)}", _HINT) from None
+        # Nobody renews the leases that containers have.
+        raise LimitedConnectivityError(
+            f"dhcp daemon not answering on {path}: {_said(error)}", _HINT
+        ) from None
 
 
 def gc(request: Request) -> None:
