@@ -16,7 +16,7 @@ from prove.networks import NAME, networks
 from prove.stage import KEEPER, Stage
 
 PODS = 4
-TURNS = 3
+TURNS = 2
 
 
 class Runtime:
@@ -73,6 +73,7 @@ def test_a_runtime_that_adds_and_collects_at_once(suite_bin: str) -> None:
         plugins = [{**each, "capabilities": {"portMappings": True}} for each in network.plugins]
         runtime = Runtime(stage, NetworkList(NAME, "1.1.0", plugins))
         os.mkdir("/run/cache")
+        stage.wait_for_addresses()
         stage.baseline = stage.look()
         with ThreadPoolExecutor(PODS + 1) as pool:
             collecting = pool.submit(runtime.collect)

@@ -86,7 +86,7 @@ class Stage:
             self.node.run(["ip", "link", "set", "lo", "up"], netns=name)
         network.prepare(self.node)
         self._inside.enter_context(self.node.entered())
-        self._wait_for_addresses()
+        self.wait_for_addresses()
         self.pristine = self.look()
         if self.keeper:
             self.addresses = _addresses(self.attach(KEEPER))
@@ -95,7 +95,7 @@ class Stage:
         if self.keeper and os.path.isdir(orphans.FOLDER):
             # It comes with the first GC at the latest, and stays.
             os.close(os.open(orphans.PATH, os.O_CREAT | os.O_RDWR, 0o600))
-        self._wait_for_addresses()
+        self.wait_for_addresses()
         self.baseline = self.look()
 
     def __exit__(self, *exc: object) -> None:
@@ -358,7 +358,7 @@ class Stage:
             with open(f"/proc/sys/{name}", "w", encoding="ascii") as file:
                 file.write(self.pristine[f"sysctl {name}"])
 
-    def _wait_for_addresses(self) -> None:
+    def wait_for_addresses(self) -> None:
         """Wait until the kernel has looked for duplicates of its link-local addresses: two seconds."""
         command = ["ip", "-6", "-oneline", "address", "show", "tentative"]
         while subprocess.run(command, env={"PATH": PATH}, check=True, capture_output=True).stdout:
