@@ -62,14 +62,14 @@ def test_a_gc_waits_for_who_is_at_work_but_not_for_whom_it_spares(tmp_path: Path
 
 @pytest.mark.parametrize(("verb", "seen"), [("ADD", True), ("DEL", False)])
 def test_adds_that_run_are_seen(verb: str, seen: bool) -> None:
-    env = {"CNI_COMMAND": verb, "CNI_CONTAINERID": "seen-by-test-gate", "CNI_IFNAME": "eth7"}
+    env = {"CNI_COMMAND": verb, "CNI_CONTAINERID": f"gate-{verb}", "CNI_IFNAME": "eth7"}
     command = [sys.executable, "-IS", "-c", "print(flush=True); input()"]
     with subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as run:
         assert run.stdout is not None
         run.stdout.readline()
-        assert (("seen-by-test-gate", "eth7") in adding.attachments()) is seen
+        assert ((f"gate-{verb}", "eth7") in adding.attachments()) is seen
         run.communicate(b"\n")
-    assert ("seen-by-test-gate", "eth7") not in adding.attachments()
+    assert (f"gate-{verb}", "eth7") not in adding.attachments()
 
 
 def test_what_is_spared_is_valid_for_delegates_too() -> None:
