@@ -117,7 +117,9 @@ def test_an_add_that_runs_loses_nothing(stage: Stage) -> None:
         answers = [
             each for each in traced if each.own and each.name == "write" and each.text.startswith("1,")
         ]
-        for call in (requests[len(requests) // 2], answers[0]):
+        # firewall keeps a GC waiting by a lock of its own until its rules are made.
+        firewall = stage.network.plugins[position]["type"] == "firewall"
+        for call in answers[:1] if firewall else (requests[len(requests) // 2], answers[0]):
             before = stage.attach(upto=position)
             with halted(stage, call, "ADD", position, **previous(before)) as answer:
                 assert collect(stage) == "", call
