@@ -6,6 +6,7 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 import pytest
 
+from flanneld.etcd import codec
 from flanneld.kube.annotations import Annotations, parse_cidrs
 from flanneld.lease import LeaseAttrs
 
@@ -40,6 +41,34 @@ def test_host_gw_has_null_data_and_vxlan_without_a_family_none() -> None:
     assert written["flannel.alpha.coreos.com/backend-v6-data"] == "null"
     written = FLANNEL.encode(LeaseAttrs(VXLAN.public_ip, V6, "vxlan", backend_v6_data=DATA))
     assert "flannel.alpha.coreos.com/public-ip" not in written
+
+
+KEY = '{"PublicKey":"bGVhZiBvZiBhIHRyZWUgb2YgYSB3b29kIG9mIGEgaGk="}'
+
+
+@pytest.mark.parametrize(
+    ("kind", "data", "annotated", "in_etcd"),
+    [
+        ("ipip", "null", "null", '"BackendType":"ipip"'),
+        ("wireguard", KEY, KEY, f'"BackendType":"wireguard","BackendData":{KEY}'),
+        ("extension", '"aa:bb"', '"aa:bb"', '"BackendType":"extension","BackendData":"aa:bb"'),
+        ("", "null", "null", ""),  # udp
+    ],
+)
+def test_other_backends_here_and_in_etcd(kind: str, data: str, annotated: str, in_etcd: str) -> None:
+    attrs = LeaseAttrs(VXLAN.public_ip, None, kind, data)
+    written = FLANNEL.encode(attrs)
+    assert written == {
+        "flannel.alpha.coreos.com/backend-type": kind,
+        "flannel.alpha.coreos.com/backend-data": annotated,
+        "flannel.alpha.coreos.com/public-ip": "192.0.2.3",
+        "flannel.alpha.coreos.com/kube-subnet-manager": "true",
+    }
+    assert FLANNEL.decode(written) == attrs
+    value = codec.encode_attrs(attrs)
+    parts = filter(None, ('"PublicIP":"192.0.2.3","PublicIPv6":null', in_etcd))
+    assert value.decode() == f"{{{','.join(parts)}}}"
+    assert codec.decode_attrs(value) == attrs
 
 
 def test_a_node_that_publishes_nothing() -> None:
