@@ -230,12 +230,13 @@ class Demo:
         return [line.strip() for line in lines if any(mark in line for mark in marks)]
 
     def files(self) -> list[str]:
-        """List what host-local, flannel and cnictl keep between calls."""
+        """List what host-local, flannel and cnictl keep of attachments; empty lock files stay."""
         found = []
         with self.node.entered():
             for folder, _, names in os.walk("/var/lib/cni"):
                 in_network = folder.startswith("/var/lib/cni/networks/")
-                found += [f"{folder}/{name}" for name in names if name[0].isdigit() or not in_network]
+                kept = (name for name in names if not name.endswith(".lock"))
+                found += [f"{folder}/{name}" for name in kept if name[0].isdigit() or not in_network]
         return found
 
     @staticmethod
