@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from integration import features
 from integration.checks import bridge, ipam, ptp, refusal
+from integration.flannel import flannel, write_subnet_env
 
 if TYPE_CHECKING:
     from integration.node import Node
@@ -66,3 +69,66 @@ def test_a_folder_that_cannot_be_written(node: Node, plugin: str) -> None:
     answer = refusal(node, "STATUS", plugin, bridge(ipam=ipam(dataDir="/run/full")))
     assert answer["code"] == NOT_AVAILABLE
     assert answer["msg"] == "host-local: cannot write in /run/full: Read-only file system"
+
+
+def test_a_folder_that_leads_elsewhere(node: Node) -> None:
+    os.makedirs(node.path("/run/data"))
+    os.symlink("/run", node.path("/run/data/net"))
+    answer = refusal(node, "STATUS", "bridge", bridge(ipam=ipam(dataDir="/run/data")))
+    assert answer["code"] == NOT_AVAILABLE
+    assert "it is a symbolic link; remove it" in answer["msg"]
+    assert "`dataDir`" in answer["details"]
+
+
+@pytest.mark.parametrize("plugin", ["bridge", "ptp"])
+def test_a_range_without_a_free_address(node: Node, plugin: str) -> None:
+    conf = bridge(ipam=ipam("10.77.0.0/30"))
+    assert node.cni("STATUS", plugin, conf) == (0, None)
+    os.makedirs(node.path("/var/lib/cni/networks/net"))
+    with open(node.path("/var/lib/cni/networks/net/10.77.0.2"), "w", encoding="ascii") as file:
+        file.write("c9\r\neth0")
+    answer = refusal(node, "STATUS", plugin, conf)
+    assert answer["code"] == NOT_AVAILABLE
+    assert answer["msg"] == "no IP addresses available in range set: 10.77.0.1-10.77.0.2"
+    assert "run GC" in answer["details"]
+    assert "enlarge the range" in answer["details"]
+
+
+def test_a_subnet_file_that_flanneld_has_not_written(node: Node) -> None:
+    answer = refusal(node, "STATUS", "flannel", flannel())
+    assert (answer["code"], "/run/flannel/subnet.env" in answer["msg"]) == (NOT_AVAILABLE, True)
+    assert "see whether flanneld (kube-flannel) runs" in answer["details"]
+    write_subnet_env(node)
+    assert node.cni("STATUS", "flannel", flannel()) == (0, None)
+    answer = refusal(node, "STATUS", "flannel", flannel({"type": "no-bridge"}))
+    assert (answer["code"], "install it" in answer["details"]) == (NOT_AVAILABLE, True)
+
+
+def test_a_dhcp_daemon_that_does_not_answer(node: Node) -> None:
+    answer = refusal(node, "STATUS", "bridge", bridge(ipam={"type": "dhcp"}))
+    assert answer["code"] == NOT_AVAILABLE
+    assert "dhcp daemon not answering on /run/cni/dhcp.sock" in answer["msg"]
+    assert "systemctl enable --now cni-dhcp.socket" in answer["details"]
+
+
+@pytest.mark.kernel
+def test_a_kernel_without_a_kind_of_link(node: Node) -> None:
+    """Elsewhere: macvlan, ipvlan, vlan and dummy."""
+    conf = {"cniVersion": "1.1.0", "name": "net", "vrfname": "blue"}
+    if features.has("vrf"):
+        assert node.cni("STATUS", "vrf", conf) == (0, None)
+        return
+    answer = refusal(node, "STATUS", "vrf", conf)
+    assert (answer["code"], answer["msg"]) == (NOT_AVAILABLE, "the kernel has no vrf links")
+    assert answer["details"] == "modprobe vrf, or another kernel"
+
+
+@pytest.mark.parametrize(
+    ("plugin", "conf"), [("portmap", {}), ("firewall", {"backend": "nftables"})], ids=["portmap", "firewall"]
+)
+def test_rules_that_a_chained_plugin_may_not_make(node: Node, plugin: str, conf: dict[str, Any]) -> None:
+    conf = {"cniVersion": "1.1.0", "name": "net", **conf}
+    assert node.cni("STATUS", plugin, conf) == (0, None)
+    answer = status_without_rights(node, plugin, conf)
+    assert (answer["code"], "Operation not permitted" in answer["msg"]) == (NOT_AVAILABLE, True)
+    assert answer["details"] == "errno 1: let the plugins run as root, with CAP_NET_ADMIN"

@@ -127,7 +127,10 @@ def status(_request: Request) -> None:
         with Netlink() as host:
             rule.rules(host)
     except OSError as error:
-        raise NotAvailableError(f"the kernel has no routing rules: {error.strerror}") from None
+        raise NotAvailableError(
+            f"the kernel has no routing rules: {error.strerror}",
+            "take a kernel with CONFIG_IP_MULTIPLE_TABLES, or the plugin out of the list",
+        ) from None
 
 
 def gc(_request: Request) -> None:

@@ -2,7 +2,6 @@
 
     CNIError                         any failure that a runtime is told of: code, msg, details
     ├── IncompatibleVersionError  1  a cniVersion that we, or this verb, do not speak
-    ├── UnsupportedFieldError     2  a key or value this plugin cannot serve
     ├── UnknownContainerError     3  nothing is known of the container; no clean-up is needed
     ├── InvalidEnvironmentError  4   CNI_* variables missing or invalid
     ├── IOFailureError            5  reading or writing failed
@@ -62,19 +61,10 @@ class IncompatibleVersionError(CNIError):
     code = 1
 
 
-class UnsupportedFieldError(CNIError):
-    """Code 2: a key has a value that this plugin cannot serve; the message names both.
-
-    Correct the key in the network's list.
-    """
-
-    code = 2
-
-
 class UnknownContainerError(CNIError):
-    """Code 3: nothing is known of the container.
+    """Code 3: CHECK by `cnictl`: no result of an ADD is cached.
 
-    Nothing needs to be cleaned up; for CHECK, attach the container first.
+    Attach the container first, with the same names.
     """
 
     code = 3
@@ -99,16 +89,16 @@ class IOFailureError(CNIError):
 
 
 class DecodeError(CNIError):
-    """Code 6: the input, or a file of the plugin's own, is not JSON.
+    """Code 6: the input, a file of the plugin's own, or a delegate's answer is not JSON, or too long or deep.
 
-    `cnictl lint` shows the place in a list; a damaged file is named in the message.
+    `cnictl lint` shows the place in a list; a damaged file, or the delegate, is named in the message.
     """
 
     code = 6
 
 
 class InvalidConfigError(CNIError):
-    """Code 7: the configuration is JSON, but not valid.
+    """Code 7: the configuration is JSON, but not valid, or lacks what the verb needs.
 
     Correct the key that the message names; `cnictl lint` shows its place.
     """
@@ -128,7 +118,7 @@ class NamespaceError(CNIError):
 class TryAgainLaterError(CNIError):
     """Code 11: a condition that passes, as a `subnet.env` that is not written yet.
 
-    Wait: the runtime tries again. If it lasts, see why flanneld does not run.
+    Wait: the runtime tries again. If it lasts, see why flanneld, or the daemon of dhcp, does not run.
     """
 
     code = 11
@@ -153,9 +143,9 @@ class LimitedConnectivityError(CNIError):
 
 
 class KernelError(CNIError):
-    """Code 100: the kernel refused a request; the message says what was being done.
+    """Code 100: the kernel refused a request, or a file could not be read or written; the message says which.
 
-    `details` has the number of the error (errno(3)); often a module or a right is missing.
+    `details` has the number of the error (errno(3)); often a module or a right is missing, or the disk full.
 
     Made by the skeleton from an OSError.
     """

@@ -10,7 +10,14 @@ import posix
 
 from cni_plugins import VERSION, orphans
 from cni_plugins.spec.codec import MAX_BYTES, decode, encode_pretty
-from cni_plugins.spec.errors import CNIError, DecodeError, IOFailureError, KernelError, NamespaceError
+from cni_plugins.spec.errors import (
+    CNIError,
+    DecodeError,
+    IOFailureError,
+    KernelError,
+    NamespaceError,
+    NotAvailableError,
+)
 from cni_plugins.spec.request import Request, check_environment, config_version, spare
 from cni_plugins.spec.result import VERSIONS
 from cni_plugins.spec.schema import validate
@@ -21,6 +28,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from cni_plugins.spec.plugin import Plugin
+
+_NO_RIGHT = (1, 13)
+"""EPERM, EACCES."""
 
 
 class _Local:
@@ -124,9 +134,23 @@ def serve(plugin: Plugin, env: Mapping[str, str], raw: dict[str, Any]) -> dict[s
     request.conf = validate(plugin.model, raw)
     if request.command == "ADD":
         return plugin.add(request).to_json(request.version)
-    verb = {"DEL": plugin.delete, "CHECK": plugin.check, "STATUS": plugin.status, "GC": plugin.gc}
+    if request.command == "STATUS":
+        _ask_status(plugin, request)
+        return None
+    verb = {"DEL": plugin.delete, "CHECK": plugin.check, "GC": plugin.gc}
     verb[request.command](request)
     return None
+
+
+def _ask_status(plugin: Plugin, request: Request) -> None:
+    """Call STATUS; what the kernel refuses even to tell is a reason why an ADD could not be served."""
+    try:
+        plugin.status(request)
+    except OSError as error:
+        failure = as_cni_error(error)
+        advice = "let the plugins run as root, with CAP_NET_ADMIN" if error.errno in _NO_RIGHT else ""
+        details = ": ".join(filter(None, (failure.details, advice)))
+        raise NotAvailableError(failure.msg, details) from None
 
 
 def as_cni_error(error: Exception) -> CNIError:

@@ -88,11 +88,13 @@ def status(request: Request) -> None:
     folder = f"{request.conf.ipam.data_dir or DEFAULT_DATA_DIR}/{request.network}"
     place = _nearest(folder)
     try:
+        files.refuse_link(folder)
         names = set(posix.listdir(folder)) if place == folder else set()
         files.try_writing(place)
     except OSError as error:
         raise NotAvailableError(
-            f"host-local: cannot write in {place}: {error.strerror}", f"reservations are kept in {folder}"
+            f"host-local: cannot write in {place}: {error.strerror}",
+            f"reservations are kept in {folder}: make it writable, or give `dataDir` another folder",
         ) from None
     if names and any(free(item, names) <= 0 for item in sets):
         with Store(request.conf.ipam.data_dir, request.network, create=False) as store:
