@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from cni_plugins.kernel import iptables, newlink, nftprobe
+from cni_plugins.kernel import files, iptables, newlink, nftprobe
+from cni_plugins.kernel import notes as kept
 from cni_plugins.kernel.netlink import Netlink
 from cni_plugins.spec.errors import NotAvailableError
 
@@ -45,6 +46,39 @@ def packet_filter(backend: str | None, key: str) -> None:
             )
     elif not iptables.available(4):
         raise NotAvailableError(f"{key} needs iptables, which cannot be used", "install it, or use nftables")
+
+
+def notes(*kinds: str) -> None:
+    """Look whether notes can be written.
+
+    Args:
+        kinds: of the notes; all are small files in folders of one.
+
+    Raises:
+        NotAvailableError: they cannot.
+    """
+    for kind in kinds:
+        folder(f"{kept.FOLDER}/{kind}", "notes of what DEL has to remove")
+
+
+def folder(path: str, what: str) -> None:
+    """Look whether a folder can be written, or made.
+
+    Args:
+        path: the folder.
+        what: what is kept there.
+
+    Raises:
+        NotAvailableError: it cannot: the filesystem is full or read-only.
+    """
+    place = files.nearest(path)
+    try:
+        files.try_writing(place)
+    except OSError as error:
+        raise NotAvailableError(
+            f"cannot write in {place}: {error.strerror}",
+            f"{what} are kept in {path}: see `df {place}`, `df -i {place}` and `findmnt -T {place}`",
+        ) from None
 
 
 def _nftables_problem() -> str:

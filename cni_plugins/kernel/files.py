@@ -144,6 +144,15 @@ def refuse_link(folder: str) -> None:
         raise _about(OSError(errno.ELOOP, "it is a symbolic link; remove it"), "use", folder)
 
 
+def nearest(folder: str) -> str:
+    """Return a directory, or the nearest above it that exists: there the rest would be made."""
+    try:
+        posix.stat(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return nearest(folder.rpartition("/")[0] or "/")
+    return folder
+
+
 def try_writing(folder: str) -> None:
     """Write a byte to a nameless file in a directory: nothing stays, whatever happens.
 

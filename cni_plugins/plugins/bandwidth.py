@@ -24,6 +24,7 @@ from cni_plugins.spec.result import Interface
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from cni_plugins.attach import ready
     from cni_plugins.config.bandwidth import Bandwidth, BandwidthConf
     from cni_plugins.kernel import newlink
     from cni_plugins.kernel.link import Link
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from cni_plugins.spec.request import Request
     from cni_plugins.spec.result import Result
 else:
+    ready = Lazy("cni_plugins.attach.ready")
     newlink = Lazy("cni_plugins.kernel.newlink")
 
 _KIND = "bandwidth"
@@ -106,7 +108,8 @@ def check(request: Request) -> None:
 
 
 def status(_request: Request) -> None:
-    """The kernel must know ifb links and token buckets."""
+    """The kernel must know ifb links and token buckets; notes must have a place."""
+    ready.notes(_KIND)
     with Netlink() as host:
         for known, what in (
             (newlink.has_kind(host, "ifb"), "ifb links"),

@@ -145,6 +145,7 @@ def status(request: Request) -> None:
     conf: BridgeConf = request.conf
     _validate(request)
     ready.links("veth", "bridge")
+    ready.notes("veth")
     if conf.ip_masq:
         ready.packet_filter(conf.ip_masq_backend, "ipMasq")
     if conf.macspoofchk:

@@ -32,10 +32,12 @@ from cni_plugins.spec.plugin import Plugin
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from cni_plugins.attach import ready
     from cni_plugins.kernel import firewalld, iptables, nftprobe
     from cni_plugins.spec.request import Request
     from cni_plugins.spec.result import Result
 else:
+    ready = Lazy("cni_plugins.attach.ready")
     firewalld = Lazy("cni_plugins.kernel.firewalld")
     iptables = Lazy("cni_plugins.kernel.iptables")
     nftprobe = Lazy("cni_plugins.kernel.nftprobe")
@@ -92,6 +94,7 @@ def status(request: Request) -> None:
 
     What else iptables drops may be accepted by rules of the administrator's, so that it is only said.
     """
+    ready.notes(firewall.KIND)
     wanted = Wanted(request.conf)
     backend = firewall.choose(wanted)
     if backend == FIREWALLD and not firewalld.running():

@@ -10,8 +10,9 @@ from __future__ import annotations
 import posix
 
 from cni_plugins.address import Prefix
-from cni_plugins.attach.undo import Teardown
+from cni_plugins.attach.undo import Teardown, Undo
 from cni_plugins.kernel import files
+from cni_plugins.lazy import Lazy
 from cni_plugins.spec import delegate, skel
 from cni_plugins.spec.codec import decode, encode
 from cni_plugins.spec.errors import (
@@ -28,9 +29,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from cni_plugins.attach import ready
     from cni_plugins.config.flannel import FlannelConf
     from cni_plugins.spec.request import Request
     from cni_plugins.spec.result import Result
+else:
+    ready = Lazy("cni_plugins.attach.ready")
 
 
 def add(request: Request) -> Result:
@@ -40,15 +44,13 @@ def add(request: Request) -> Result:
     files.make_directory(request.conf.data_dir, 0o700)
     # A container that is attached already has a note, which its DEL will need whatever happens here.
     before = files.read(note)
-    files.write_atomic(note, encode(config))
-    try:
-        return delegate.add(request, config["type"], config)
-    except (CNIError, OSError):
+    with Undo() as undo:
         if before is None:
-            files.remove(note)
+            undo.push(files.remove, note)
         else:
-            files.write_atomic(note, before)
-        raise
+            undo.push(files.write_atomic, note, before)
+        files.write_atomic(note, encode(config))
+        return delegate.add(request, config["type"], config)
 
 
 def delete(request: Request) -> None:
@@ -85,12 +87,13 @@ def check(request: Request) -> None:
 
 
 def status(request: Request) -> None:
-    """The daemon's file must be there, and the delegate ready."""
+    """The daemon's file must be there, the delegate ready, and its configuration must have a place."""
     try:
         env = SubnetEnv.load(request.conf.subnet_file)
     except TryAgainLaterError as error:
         raise NotAvailableError(error.msg, error.details) from None
     config = _delegate_config(request, env)
+    ready.folder(request.conf.data_dir, "configurations of delegates")
     delegate.call(request, config["type"], config)
 
 

@@ -32,7 +32,7 @@ from cni_plugins.spec.plugin import Plugin
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cni_plugins.address import Prefix
-    from cni_plugins.attach import hostports_iptables
+    from cni_plugins.attach import hostports_iptables, ready
     from cni_plugins.kernel import conntrack, iptables
     from cni_plugins.rules import portmap_iptables
     from cni_plugins.rules.portmap import Mapping
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     Attachment = tuple[str, str, str]
 else:
+    ready = Lazy("cni_plugins.attach.ready")
     hostports_iptables = Lazy("cni_plugins.attach.hostports_iptables")
     conntrack = Lazy("cni_plugins.kernel.conntrack")
     iptables = Lazy("cni_plugins.kernel.iptables")
@@ -146,7 +147,8 @@ def check(request: Request) -> None:
 
 
 def status(request: Request) -> None:
-    """Tell whether the backend that ADD would take works."""
+    """Tell whether the backend that ADD would take works, and notes can be written."""
+    ready.notes(_KIND)
     chosen = backend(request.conf)
     if chosen != IPTABLES and nftprobe.usable():
         return

@@ -105,6 +105,7 @@ def status(request: Request) -> None:
     conf: PtpConf = request.conf
     _validate(conf)
     ready.links("veth")
+    ready.notes("veth")
     if conf.ip_masq:
         ready.packet_filter(conf.ip_masq_backend, "ipMasq")
     ipam.forward(request)

@@ -14,6 +14,7 @@ from cni_plugins.attach.owner import is_anothers
 from cni_plugins.attach.undo import Teardown, Undo
 from cni_plugins.kernel import files, link, linkset, notes, sysctl
 from cni_plugins.kernel.netns import Namespace
+from cni_plugins.lazy import Lazy
 from cni_plugins.rules import sysctls
 from cni_plugins.spec import skel
 from cni_plugins.spec.codec import decode, encode_pretty
@@ -25,11 +26,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from cni_plugins.attach import ready
     from cni_plugins.config.tuning import TuningConf
     from cni_plugins.kernel.link import Link
     from cni_plugins.kernel.netlink import Netlink
     from cni_plugins.spec.request import Request
     from cni_plugins.spec.result import Result
+else:
+    ready = Lazy("cni_plugins.attach.ready")
 
 _ALLOWLIST = "/etc/cni/tuning/allowlist.conf"
 _NOTES = "tuning-stashes"
@@ -88,8 +92,11 @@ def check(request: Request) -> None:
                 )
 
 
-def status(_request: Request) -> None:
-    """The allow-list, if there is one, must be readable, and made of regular expressions."""
+def status(request: Request) -> None:
+    """The allow-list must be made of regular expressions; what interfaces had before must have a place."""
+    if _properties(request):
+        ready.folder(request.conf.data_dir, "the properties that interfaces had before")
+        ready.notes(_NOTES)
     try:
         sysctls.check(_allowed() or [])
     except (ValueError, OSError) as error:

@@ -8,6 +8,7 @@ next one (see `notes`), so that they succeed and no lease is lost.
 from __future__ import annotations
 
 from cni_plugins.address import format_address
+from cni_plugins.lazy import Lazy
 from cni_plugins.spec import skel
 from cni_plugins.spec.codec import encode
 from cni_plugins.spec.errors import (
@@ -26,9 +27,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from cni_plugins.attach import ready
     from cni_plugins.config.dhcp import DhcpIPAM
     from cni_plugins.spec.request import Request
     from cni_plugins.spec.result import Result
+else:
+    ready = Lazy("cni_plugins.attach.ready")
 
 _TIMEOUT = 30.0
 """Seconds for what the daemon does at once. For a lease it takes as long as it was told to try."""
@@ -66,7 +70,7 @@ def check(request: Request) -> None:
 
 
 def status(request: Request) -> None:
-    """Fail when no daemon answers, or the configuration has options that are none."""
+    """Fail when no daemon answers, leases have no place, or the configuration has options that are none."""
     options.prepare(_ipam(request), "")
     path = _socket_path(request)
     try:
@@ -76,6 +80,7 @@ def status(request: Request) -> None:
         raise LimitedConnectivityError(
             f"dhcp daemon not answering on {path}: {_said(error)}", _HINT
         ) from None
+    ready.folder(notes.folder_of(path), "leases")
 
 
 def gc(request: Request) -> None:

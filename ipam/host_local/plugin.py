@@ -86,7 +86,7 @@ def status(request: Request) -> None:
     """Fail when an ADD would: no place to write, or a range set without a free address."""
     sets = range_sets(request.conf, request.version)
     folder = f"{request.conf.ipam.data_dir or DEFAULT_DATA_DIR}/{request.network}"
-    place = _nearest(folder)
+    place = files.nearest(folder)
     try:
         files.refuse_link(folder)
         names = set(posix.listdir(folder)) if place == folder else set()
@@ -107,15 +107,6 @@ def status(request: Request) -> None:
                 f"all {item.size()} of range set {index} are reserved in {folder}: delete containers, run GC "
                 "for attachments that are gone, or enlarge the range",
             )
-
-
-def _nearest(folder: str) -> str:
-    """Return the directory, or the nearest above it that exists: there the rest would be made."""
-    try:
-        posix.stat(folder)
-    except (FileNotFoundError, NotADirectoryError):
-        return _nearest(folder.rpartition("/")[0] or "/")
-    return folder
 
 
 def gc(request: Request) -> None:
