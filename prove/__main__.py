@@ -14,7 +14,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from prove import faults, hostile, kill, orphan, runner
+from prove import faults, hostile, kill, load, orphan, runner
 from prove.networks import networks
 from prove.tally import KINDS, Share, Tally
 
@@ -56,6 +56,7 @@ PROOFS = (
     Proof("process", "no descriptor, namespace or process", partial(faults.plan, kind="process"), faults.run),
     Proof("disk-new", "a file says no to a first ADD", _new("disk"), _run_new),
     Proof("netlink-new", "the kernel says no to a first ADD", _new("netlink"), _run_new),
+    Proof("load", "load", load.plan, load.run, load.subjects),
 )
 COLUMNS = ("proof", "tried on", "cases", *KINDS, "not reached", "minutes")
 
