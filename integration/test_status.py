@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from integration.node import Node
 
 NOT_AVAILABLE = 50
+LIMITED = 51
 PLUGINS = [("bridge", bridge()), ("ptp", ptp())]
 
 
@@ -106,7 +107,7 @@ def test_a_subnet_file_that_flanneld_has_not_written(node: Node) -> None:
 
 def test_a_dhcp_daemon_that_does_not_answer(node: Node) -> None:
     answer = refusal(node, "STATUS", "bridge", bridge(ipam={"type": "dhcp"}))
-    assert answer["code"] == NOT_AVAILABLE
+    assert answer["code"] == LIMITED, "leases of running containers are not renewed either"
     assert "dhcp daemon not answering on /run/cni/dhcp.sock" in answer["msg"]
     assert "systemctl enable --now cni-dhcp.socket" in answer["details"]
 
