@@ -78,6 +78,11 @@ fuzz-coverage: $(VENV)/.made ## Change hostile input by what it reaches, for ten
 bench-vm: $(BUNDLE)/.built $(KERNEL)/.unpacked .work/test-packages .work/vm-packages ## Compare on Debian's kernel, in a VM, what needs it (ARGS=… for bench)
 	@SUITE_BIN=$(BUNDLE) $(BIN)/python -m integration.vm $(KERNEL) bench $(or $(ARGS),--containers 5 ipvlan vlan vrf)
 
+.PHONY: bench-cluster-vm
+bench-cluster-vm: $(BUNDLE)/.built $(DAEMON)/.built $(KERNEL)/.unpacked .work/test-packages .work/vm-packages ## Compare flanneld's paths on Debian's kernel, in a VM (ARGS=… for bench.cluster)
+	@SUITE_BIN=$(BUNDLE) FLANNELD=$(DAEMON)/flanneld $(BIN)/python -m integration.vm $(KERNEL) bench.cluster \
+		$(or $(ARGS),--no-scale --backends ipip wireguard --rounds 8 --megabytes 4)
+
 .PHONY: bench-cluster
 bench-cluster: $(BUNDLE)/.built $(DAEMON)/.built .work/test-packages ## Measure flanneld among 5,000 nodes, and what its paths carry (8 minutes)
 	@FLANNELD=$(DAEMON)/flanneld $(BIN)/python -m bench.cluster $(ARGS)

@@ -1,8 +1,11 @@
-"""What a backend carries from pod to pod, over the same devices made by hand with ip(8) and bridge(8)."""
+"""What a backend carries from pod to pod, over the same devices made by hand (ip(8), bridge(8), wg(8))."""
 
 from __future__ import annotations
 
+import base64
+import functools
 import json
+import os
 import re
 from dataclasses import dataclass
 from statistics import mean
@@ -10,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from integration.flannel import write_subnet_env
 from integration.fleet import NETWORK, Fleet, wait
+from integration.underlay import address
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -34,12 +38,16 @@ class Backend:
         config: `Backend` of net-conf.json.
         overhead: bytes that the MTU is less than the uplink's.
         by_hand: the commands that make one side's device and the path to the other side.
+        feature: what the kernel must have, by its name in integration/features.py.
+        same: both sides have the same devices, so that they should be equally fast.
     """
 
     key: str
     config: Mapping[str, Any]
     overhead: int
     by_hand: Callable[[int], list[str]]
+    feature: str = ""
+    same: bool = True
 
 
 @dataclass(frozen=True)
@@ -52,9 +60,13 @@ class Ratio:
     by_hand: float
 
 
+def _ends(side: int) -> tuple[str, str]:
+    return address(*_PLACES[side]), address(*_PLACES[1 - side])
+
+
 def _vxlan(side: int) -> list[str]:
     other = 1 - side
-    local, remote = (f"198.18.1.{_PLACES[each][1]}" for each in (side, other))
+    local, remote = _ends(side)
     tunnel = f"id 1 local {local} dstport 8472 dev uplink nolearning"
     gateway = f"{_SUBNETS[other]}.0"
     return [
@@ -68,13 +80,47 @@ def _vxlan(side: int) -> list[str]:
 
 
 def _host_gw(side: int) -> list[str]:
+    return [f"ip route add {_SUBNETS[1 - side]}.0/24 via {_ends(side)[1]} dev uplink"]
+
+
+def _ipip(side: int) -> list[str]:
+    local, remote = _ends(side)
+    return [
+        f"ip link add flannel.ipip mtu 1480 type ipip local {local}",
+        f"ip address add {_SUBNETS[side]}.0/32 dev flannel.ipip",
+        "ip link set flannel.ipip up",
+        f"ip route add {_SUBNETS[1 - side]}.0/24 via {remote} dev flannel.ipip onlink",
+    ]
+
+
+def _wireguard(side: int) -> list[str]:
     other = 1 - side
-    return [f"ip route add {_SUBNETS[other]}.0/24 via 198.18.1.{_PLACES[other][1]} dev uplink"]
+    own, peer = _keys()[side], _keys()[other]
+    end = f"endpoint {_ends(side)[1]}:51820 allowed-ips {_SUBNETS[other]}.0/24"
+    return [
+        "ip link add flannel-wg mtu 1420 type wireguard",
+        f"umask 077; echo {own} > /run/wgkey",
+        "wg set flannel-wg listen-port 51820 private-key /run/wgkey",
+        f"wg set flannel-wg peer $(echo {peer} | wg pubkey) {end}",
+        f"ip address add {_SUBNETS[side]}.0/32 dev flannel-wg",
+        "ip link set flannel-wg up",
+        f"ip route add {_SUBNETS[other]}.0/24 dev flannel-wg",
+    ]
+
+
+@functools.cache
+def _keys() -> tuple[str, str]:
+    """Return a private key for each side: any 32 bytes are one."""
+    return tuple(base64.b64encode(os.urandom(32)).decode() for _ in _PLACES)  # type: ignore[return-value]
 
 
 BACKENDS = (
     Backend("vxlan", {"Type": "vxlan"}, 50, _vxlan),
     Backend("host-gw", {"Type": "host-gw"}, 0, _host_gw),
+    Backend("ipip", {"Type": "ipip"}, 20, _ipip, "ipip"),
+    Backend("wireguard", {"Type": "wireguard"}, 80, _wireguard, "wireguard"),
+    # Its packets pass through a process; the same link without it stands beside it.
+    Backend("udp", {"Type": "udp"}, 28, _host_gw, same=False),
 )
 
 
@@ -96,8 +142,7 @@ def measure(backend: Backend, *, rounds: int, megabytes: int, plugins: str) -> l
                 fleet.join(*place)
         ours.start()
         for side, member in enumerate(hand.members.values()):
-            for command in backend.by_hand(side):
-                member.node.run(command.split())
+            member.node.run(["sh", "-ec", "\n".join(backend.by_hand(side))])
             values = {"FLANNEL_NETWORK": NETWORK, "FLANNEL_SUBNET": f"{_SUBNETS[side]}.1/24"}
             # The plugin masquerades then, as the daemon does on the other side: both track connections.
             values |= {"FLANNEL_MTU": str(1500 - backend.overhead), "FLANNEL_IPMASQ": "false"}

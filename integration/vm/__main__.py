@@ -1,6 +1,6 @@
 """The tests on Debian's kernel: `python -m integration.vm KERNEL [PYTEST-ARGUMENT…]`.
 
-`python -m integration.vm KERNEL bench [ARGUMENT…]` runs `python -m bench` there instead.
+`python -m integration.vm KERNEL bench [ARGUMENT…]` runs `python -m bench` there instead; bench.cluster, too.
 
 KERNEL is the folder of an unpacked kernel (integration/vm/kernel.py). Without arguments for pytest, the tests
 marked `kernel` run. A test is not skipped there because a feature is missing: it fails.
@@ -30,9 +30,11 @@ def main() -> int:
     if "SUITE_BIN" in os.environ:
         env["SUITE_BIN"] = os.environ["SUITE_BIN"]
         env["BIN"] = env["SUITE_BIN"]  # what bench calls it
+    if "FLANNELD" in os.environ:
+        env["FLANNELD"] = os.environ["FLANNELD"]
     with tempfile.TemporaryDirectory() as results:
         command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *(arguments or DEFAULT)]
-        if arguments[:1] == ["bench"]:
+        if arguments[:1] in (["bench"], ["bench.cluster"]):
             command = [sys.executable, "-m", *arguments]
         return machine.run(kernel, command, env, results, TIMEOUT)
 
