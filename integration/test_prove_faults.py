@@ -14,7 +14,7 @@ from prove.networks import Network, networks
 from prove.stage import Stage
 from prove.tally import Share
 
-SAMPLE = 4
+SAMPLE = 3
 SEED = 5
 ONCE = {
     "macvlan": [
@@ -61,7 +61,7 @@ def test_one_call_fails(suite_bin: str, network: Network) -> None:
                 and re.match(call, f"{case.call.name}({case.call.text}")
             ]
             assert found, (plugin, verb, call)
-            chosen += found[:2]
+            chosen += found[:1]
         tally = faults.tried(stage, chosen)
-    assert tally.tried > SAMPLE // 2
+    assert tally.tried >= 1
     assert tally.failures == []
