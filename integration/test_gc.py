@@ -39,7 +39,7 @@ def test_pairs_without_an_attachment_go(
     (gone,) = before - set(node.links())
     assert f"removed the veth pair {gone} of c2 eth0" in said
     assert "a rule that masquerades (net: net, if: eth0, id: c2)" in said
-    assert "c1" not in said
+    assert " c1 " not in said
     assert not check(node, plugin, conf, result)
     gc(node, plugin, conf, "c1")
     assert capfd.readouterr().err == ""

@@ -20,6 +20,7 @@ Snapshot = dict[str, str]
 
 IGNORED = (
     (r"file .*/last_reserved_ip\.\d+$", "host-local's pointer for its round robin moves on with each ADD"),
+    (r"file /run/cni/children\.lock$", "comes, empty, with the first GC or the first started program"),
     (r"sysctl net/netfilter/nf_conntrack_count$", "a count of flows, not a setting"),
     (r"sysctl net/(ipv4|ipv6)/route/flush$", "acts when written, says nothing"),
 )
@@ -28,8 +29,8 @@ SHARED = (
     (r"file .*/lock$", "locks of host-local's folder and of notes"),
     (r"folder ", "folders stay, empty"),
     (
-        r"file /run/(xtables|cni/iptables|cni/children)\.lock$",
-        "locks of iptables, its own and ours, of running programs and of GC",
+        r"file /run/(xtables|cni/iptables)\.lock$",
+        "locks of iptables, its own and ours",
     ),
     (r"nft ", "tables and base chains, which all containers share; without a rule of any container"),
     (
@@ -67,6 +68,10 @@ _FOLDERS = ("/run", "/var/lib/cni", "/etc/cni")
 _LEFT_OUT = ("/run/netns", "/run/.node", "/run/lock")
 _IPV4 = ("address show", "neigh show nud permanent", "route show table all", "rule show")
 _IPV6 = ("route show table all", "rule show")
+
+
+class ChangingError(Exception):
+    """A link went while it was looked at, as the kernel removes those of a namespace in its own time."""
 
 
 def take(netns: str = "") -> Snapshot:
@@ -173,6 +178,8 @@ def _output(command: list[str], stdin: str = "") -> str:
         command, input=stdin, capture_output=True, text=True, env={"PATH": PATH}, check=False
     )
     if done.returncode:
+        if "Cannot find device" in done.stderr:
+            raise ChangingError(done.stderr)
         raise RuntimeError(f"{' '.join(command)}: {done.stderr}")
     return done.stdout
 

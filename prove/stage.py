@@ -282,6 +282,13 @@ class Stage:
 
     def look(self) -> Snapshot:
         """Take a snapshot of the node and of the victim's links."""
+        try:
+            return self._look()
+        except snapshot.ChangingError:
+            time.sleep(0.1)
+            return self._look()
+
+    def _look(self) -> Snapshot:
         inside = {f"in the container: {key}": value for key, value in snapshot.take(VICTIM).items()}
         return {**snapshot.take(), **inside}
 

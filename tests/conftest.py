@@ -56,8 +56,13 @@ def runner(plugins: Recorder, cache: Cache) -> Runner:
     )
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _own_locks(tmp_path_factory: pytest.TempPathFactory) -> None:
+@pytest.fixture(scope="session")
+def _run(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture(autouse=True)
+def _own_locks(_run: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep plugins that run in this process out of the machine's folder, where others wait for them."""
-    folder = str(tmp_path_factory.mktemp("run"))
-    orphans.FOLDER, orphans.PATH = folder, f"{folder}/children.lock"
+    monkeypatch.setattr(orphans, "FOLDER", _run)
+    monkeypatch.setattr(orphans, "PATH", f"{_run}/children.lock")

@@ -59,7 +59,7 @@ def test_changed_replies() -> None:
     attempt = hostile_replies.Replies()
     chance = random.Random(5)
     answers = {attempt(chance) for _time in range(4000)}
-    assert answers == {"read", "refused", "waits for more"}
+    assert {"read", "refused"} <= answers <= {"read", "refused", "waits for more"}
 
 
 def test_changed_streams() -> None:
