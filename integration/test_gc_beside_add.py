@@ -90,7 +90,7 @@ def _stopped(running: subprocess.Popen[bytes]) -> bool:
         try:
             if state(only_child(running.pid)) not in "tT" or state(running.pid) != "S":
                 return False
-        except IndexError:
+        except (IndexError, FileNotFoundError):  # not yet; or it was a child by which strace tries the kernel
             return False
         time.sleep(0.005)
     return True

@@ -246,7 +246,7 @@ def _with_previous(request: Request, config: dict[str, Any]) -> dict[str, Any]:
 
 def _noted_containers(request: Request) -> list[str]:
     try:
-        names = posix.listdir(request.conf.data_dir)
+        names = sorted(posix.listdir(request.conf.data_dir))
     except FileNotFoundError:
         return []
     return [name for name in names if not name.startswith(".")]  # what is being written has a dot first
