@@ -100,6 +100,7 @@ class Daemon:
         self._changed = asyncio.Event()
         self._leases = Leases()
         self._content = b""
+        self._written = b""
 
     async def run(self) -> None:
         """Run until cancelled; the data path stays.
@@ -232,27 +233,28 @@ class Daemon:
                 log.info("the paths are up", extra={"subnet": lease, "leases": len(others)})
 
     def _write_file(self) -> bool:
+        """Put subnet.env in place; return whether it was right already."""
         try:
-            return subnetfile.write(self._options.subnet_file, self._content)
+            wrote = subnetfile.write(self._options.subnet_file, self._content)
         except OSError as error:
             self._metrics.failed("subnetfile")
             log.warning("subnet.env cannot be written", extra={"why": error})
             return False
+        if wrote and self._content == self._written:
+            self._metrics.repaired("subnetfile")
+            log.warning("somebody changed subnet.env; it is written again")
+        self._written = self._content
+        return not wrote
 
     async def _guard_file(self) -> None:
         """Put subnet.env back when somebody removes or changes it."""
-        seen: object = None
+        right: object = None
         while True:
             await asyncio.sleep(_LOOK)
-            now = _fingerprint(self._options.subnet_file)
-            if now == seen and now is not None:
-                continue
-            if self._content and self._write_file():
-                if seen is not None:
-                    self._metrics.repaired("subnetfile")
-                    log.warning("somebody changed subnet.env; it is written again")
-                now = _fingerprint(self._options.subnet_file)
-            seen = now if self._content else None
+            # What the file looked like before it was read: a change while it is read is seen the next time.
+            now = (_fingerprint(self._options.subnet_file), self._content)
+            if self._content and now != right:
+                right = now if self._write_file() else None
 
 
 def _fingerprint(path: str) -> tuple[int, int, int] | None:
