@@ -13,11 +13,16 @@ import marshal
 import subprocess
 import sys
 from pathlib import Path
+from types import CodeType
+from typing import TYPE_CHECKING
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from cni_plugins.multicall import MODULES  # noqa: E402
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 PACKAGES = ("cni_plugins", "ipam")
 # For text in another form than the fast paths know, and for a JSON error that is raised in C.
@@ -113,13 +118,35 @@ def theirs() -> dict[str, tuple[Path, ast.Module]]:
     return modules
 
 
+def constants(code: CodeType) -> Iterator[str]:
+    """Yield the strings that a module's code holds."""
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from constants(constant)
+        elif isinstance(constant, str):
+            yield constant
+
+
+def compiled(module: str, tree: ast.Module, place: str) -> bytes:
+    """Return a module's marshalled code.
+
+    Raises:
+        SystemExit: it holds a lone surrogate, for which the interpreter would import its codecs, in 0.3 ms.
+    """
+    code = compile(tree, place, "exec", optimize=2, dont_inherit=True)
+    for text in constants(code):
+        if any(0xD800 <= ord(char) <= 0xDFFF for char in text):
+            raise SystemExit(f"freeze: {module} holds {text!a}, which is not UTF-8; write it with chr()")
+    return marshal.dumps(code)
+
+
 def tables(modules: dict[str, tuple[Path, ast.Module]], name: str) -> str:
     """Return the C text of a `struct _frozen` array of modules (cpython/import.h)."""
     blobs = []
     rows = []
     for number, (module, (path, tree)) in enumerate(sorted(modules.items())):
         place = path.relative_to(ROOT) if path.is_relative_to(ROOT) else path.name
-        data = marshal.dumps(compile(tree, str(place), "exec", optimize=2, dont_inherit=True))
+        data = compiled(module, tree, str(place))
         blobs.append(f"static const unsigned char {name}_{number}[] = {{{','.join(map(str, data))}}};")
         package = int(path.name == "__init__.py")
         rows.append(f'    {{"{module}", {name}_{number}, sizeof {name}_{number}, {package}, NULL}},')

@@ -116,6 +116,92 @@ static PyObject *posix_setns(PyObject *module, PyObject *args)
 
 static PyMethodDef posix_functions[] = {{"setns", posix_setns, METH_VARARGS, NULL}, {NULL, NULL, 0, NULL}};
 
+static PyObject *whole_import, *module_spec, *create_builtin, *exec_builtin;
+
+/* A module of the interpreter's own, as importlib.machinery.BuiltinImporter makes it. */
+static PyObject *import_builtin(PyObject *name)
+{
+    PyObject *spec = PyObject_CallFunctionObjArgs(module_spec, name, Py_None, NULL);
+    PyObject *module = spec != NULL ? PyObject_CallOneArg(create_builtin, spec) : NULL;
+    PyObject *done = NULL;
+    if (module != NULL && PyObject_SetAttrString(module, "__spec__", spec) == 0 &&
+        PyObject_SetItem(PyImport_GetModuleDict(), name, module) == 0)
+        done = PyObject_CallOneArg(exec_builtin, module);
+    Py_XDECREF(spec);
+    Py_XDECREF(done);
+    if (done == NULL)
+        Py_CLEAR(module);
+    return module;
+}
+
+static int is_builtin(PyObject *name)
+{
+    for (const struct _inittab *row = PyImport_Inittab; row->name != NULL; row++)
+        if (PyUnicode_CompareWithASCIIString(name, row->name) == 0)
+            return 1;
+    return 0;
+}
+
+/* The package of a dotted name, imported if need be; NULL without an error for a name without a dot. */
+static PyObject *import_parent(PyObject *name, Py_ssize_t dot)
+{
+    PyObject *package = dot < 0 ? NULL : PyUnicode_Substring(name, 0, dot);
+    if (package == NULL)
+        return NULL;
+    PyObject *parent = PyImport_GetModule(package);
+    if (parent == NULL && !PyErr_Occurred()) {
+        PyObject *top = PyImport_ImportModuleLevelObject(package, NULL, NULL, NULL, 0);
+        parent = top != NULL ? PyImport_GetModule(package) : NULL;
+        Py_XDECREF(top);
+    }
+    Py_DECREF(package);
+    return parent;
+}
+
+/* In the place of importlib._bootstrap._find_and_load, which `import` calls for what is not loaded yet. That
+ * is written in Python, for finders and loaders of any kind, and takes 10 to 15 us a module; a call loads
+ * forty. Whatever is neither frozen nor built in is left to it. */
+static PyObject *find_and_load(PyObject *self, PyObject *arguments)
+{
+    (void)self;
+    PyObject *name = PyTuple_GET_ITEM(arguments, 0), *module = NULL;
+    Py_ssize_t length = PyUnicode_GET_LENGTH(name), dot = PyUnicode_FindChar(name, '.', 0, length, -1);
+    PyObject *parent = import_parent(name, dot);
+    if (parent == NULL && PyErr_Occurred())
+        return NULL;
+    int found = PyImport_ImportFrozenModuleObject(name);
+    if (found > 0)
+        module = PyImport_GetModule(name);
+    else if (found == 0)
+        module = is_builtin(name) ? import_builtin(name) : PyObject_Call(whole_import, arguments, NULL);
+    if (found > 0 && module != NULL && parent != NULL) {
+        PyObject *last = PyUnicode_Substring(name, dot + 1, length);
+        if (last == NULL || PyObject_SetAttr(parent, last, module) < 0)
+            Py_CLEAR(module);
+        Py_XDECREF(last);
+    }
+    Py_XDECREF(parent);
+    return module;
+}
+
+static PyMethodDef find_and_load_method = {"_find_and_load", find_and_load, METH_VARARGS, NULL};
+
+static int shorten_imports(void)
+{
+    PyObject *importlib = PyImport_ImportModule("_frozen_importlib"), *imp = PyImport_ImportModule("_imp");
+    if (importlib == NULL || imp == NULL)
+        return -1;
+    whole_import = PyObject_GetAttrString(importlib, "_find_and_load");
+    module_spec = PyObject_GetAttrString(importlib, "ModuleSpec");
+    create_builtin = PyObject_GetAttrString(imp, "create_builtin");
+    exec_builtin = PyObject_GetAttrString(imp, "exec_builtin");
+    PyObject *function = PyCFunction_New(&find_and_load_method, NULL);
+    if (whole_import == NULL || module_spec == NULL || create_builtin == NULL || exec_builtin == NULL ||
+        function == NULL)
+        return -1;
+    return PyObject_SetAttrString(importlib, "_find_and_load", function);
+}
+
 static void fail(PyStatus status)
 {
     if (PyStatus_Exception(status))
@@ -176,6 +262,8 @@ int main(int argc, char **argv)
         PyList_SET_ITEM(arguments, i, argument);
     }
     if (arguments == NULL || PySys_SetObject("argv", arguments) < 0)
+        return complain(argv[0]);
+    if (shorten_imports() < 0)
         return complain(argv[0]);
     PyObject *posix = PyImport_ImportModule("posix");
     if (posix == NULL || PyModule_AddFunctions(posix, posix_functions) < 0)

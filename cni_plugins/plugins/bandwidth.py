@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from _sha512 import sha512  # type: ignore[import-not-found]
 
-from cni_plugins.attach import verify
 from cni_plugins.attach.undo import Teardown, Undo
 from cni_plugins.kernel import link, notes, tc
 from cni_plugins.kernel.netlink import Netlink
@@ -24,7 +23,7 @@ from cni_plugins.spec.result import Interface
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from cni_plugins.attach import ready
+    from cni_plugins.attach import ready, verify
     from cni_plugins.config.bandwidth import Bandwidth, BandwidthConf
     from cni_plugins.kernel import newlink
     from cni_plugins.kernel.link import Link
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
 else:
     ready = Lazy("cni_plugins.attach.ready")
     newlink = Lazy("cni_plugins.kernel.newlink")
+    verify = Lazy("cni_plugins.attach.verify")
 
 _KIND = "bandwidth"
 _PREFIX = "bwp"

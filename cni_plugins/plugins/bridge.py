@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import posix
 
-from cni_plugins.attach import configure, gateway, ipam, verify, veth
+from cni_plugins.attach import configure, gateway, ipam, veth
 from cni_plugins.attach.detach import detach, leave
 from cni_plugins.attach.undo import Teardown, Undo
 from cni_plugins.kernel import bridgeport, link, sysctl
@@ -23,7 +23,7 @@ from cni_plugins.spec.result import Interface, Result
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from cni_plugins.attach import masquerade, ready, spoofcheck
+    from cni_plugins.attach import masquerade, ready, spoofcheck, verify
     from cni_plugins.config.bridge import BridgeConf
     from cni_plugins.kernel import linkset, newlink
     from cni_plugins.kernel.link import Link
@@ -34,6 +34,7 @@ else:
     newlink = Lazy("cni_plugins.kernel.newlink")
     ready = Lazy("cni_plugins.attach.ready")
     spoofcheck = Lazy("cni_plugins.attach.spoofcheck")
+    verify = Lazy("cni_plugins.attach.verify")
 
 _EEXIST = 17
 

@@ -7,7 +7,7 @@ come from an IPAM delegate. A PCI device that a userspace driver has (DPDK) stay
 
 from __future__ import annotations
 
-from cni_plugins.attach import configure, ipam, sublink, verify
+from cni_plugins.attach import configure, ipam, sublink
 from cni_plugins.attach.detach import leave
 from cni_plugins.attach.undo import Teardown, Undo
 from cni_plugins.kernel import link, linkset, notes, sysfs
@@ -27,13 +27,14 @@ from cni_plugins.spec.result import Interface, Result, dns_from
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from cni_plugins.attach import homecoming, sublink_state
+    from cni_plugins.attach import homecoming, sublink_state, verify
     from cni_plugins.config.devices import HostDeviceConf
     from cni_plugins.kernel.link import Link
     from cni_plugins.spec.request import Request
 else:
     homecoming = Lazy("cni_plugins.attach.homecoming")
     sublink_state = Lazy("cni_plugins.attach.sublink_state")
+    verify = Lazy("cni_plugins.attach.verify")
 
 _NOTES = "host-device"
 _USERSPACE_DRIVERS = ("vfio-pci", "uio_pci_generic", "igb_uio")

@@ -11,7 +11,7 @@ subnet, and everything goes by way of it.
 from __future__ import annotations
 
 from cni_plugins.address import Prefix, families, format_address, parse_address
-from cni_plugins.attach import configure, gateway, ipam, verify, veth
+from cni_plugins.attach import configure, gateway, ipam, veth
 from cni_plugins.attach.detach import detach, leave
 from cni_plugins.attach.undo import Teardown, Undo
 from cni_plugins.kernel import addr, link, route, sysctl
@@ -24,7 +24,7 @@ from cni_plugins.spec.result import Interface, Result, Route
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from cni_plugins.attach import masquerade, ready
+    from cni_plugins.attach import masquerade, ready, verify
     from cni_plugins.config.ptp import PtpConf
     from cni_plugins.kernel import newlink
     from cni_plugins.kernel.link import Link
@@ -33,6 +33,7 @@ else:
     masquerade = Lazy("cni_plugins.attach.masquerade")
     newlink = Lazy("cni_plugins.kernel.newlink")
     ready = Lazy("cni_plugins.attach.ready")
+    verify = Lazy("cni_plugins.attach.verify")
 
 _LINK_LOCAL = {4: Prefix(bytes((169, 254, 0, 0)), 16), 6: Prefix(b"\xfe\x80" + bytes(14), 10)}
 _NEXT_HOPS = {4: bytes((169, 254, 1, 1)), 6: b"\xfe\x80" + bytes(13) + b"\1"}

@@ -8,22 +8,25 @@ With `table` there are the rules only. DEL removes the rules; the routes go with
 from __future__ import annotations
 
 from cni_plugins.address import Prefix, format_address, parse_address
-from cni_plugins.attach import verify
-from cni_plugins.attach.owner import is_anothers
 from cni_plugins.attach.undo import Teardown, Undo
 from cni_plugins.kernel import addr, link, route, rule
 from cni_plugins.kernel.netlink import Netlink
 from cni_plugins.kernel.netns import Namespace
 from cni_plugins.kernel.rule import Rule
+from cni_plugins.lazy import Lazy
 from cni_plugins.spec.errors import CheckFailedError, InvalidConfigError, NotAvailableError
 from cni_plugins.spec.plugin import Plugin
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from cni_plugins.attach import owner, verify
     from cni_plugins.config.sbr import SbrConf
     from cni_plugins.kernel.route import Route
     from cni_plugins.spec.request import Request
     from cni_plugins.spec.result import IPConfig, Result
+else:
+    owner = Lazy("cni_plugins.attach.owner")
+    verify = Lazy("cni_plugins.attach.verify")
 
 _FIRST_TABLE = 100
 _NAMED_TABLES = (253, 254, 255)
@@ -73,7 +76,7 @@ def delete(request: Request) -> None:
     with netns, netns.netlink() as inside:
         netns.lock()
         found = link.find(inside, request.ifname)
-        if found is not None and is_anothers(request, found):
+        if found is not None and owner.is_anothers(request, found):
             return
         held = addr.of_link(inside, found.index) if found else []
         sources = {_host(prefix) for prefix in held}

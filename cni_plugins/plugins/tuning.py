@@ -8,9 +8,6 @@ Which parameters may be set can be limited by /etc/cni/tuning/allowlist.conf.
 
 from __future__ import annotations
 
-from cni_plugins.attach import verify
-from cni_plugins.attach.configure import parse_mac
-from cni_plugins.attach.owner import is_anothers
 from cni_plugins.attach.undo import Teardown, Undo
 from cni_plugins.kernel import files, link, linkset, notes, sysctl
 from cni_plugins.kernel.netns import Namespace
@@ -26,14 +23,17 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from cni_plugins.attach import ready
+    from cni_plugins.attach import configure, owner, ready, verify
     from cni_plugins.config.tuning import TuningConf
     from cni_plugins.kernel.link import Link
     from cni_plugins.kernel.netlink import Netlink
     from cni_plugins.spec.request import Request
     from cni_plugins.spec.result import Result
 else:
+    configure = Lazy("cni_plugins.attach.configure")
+    owner = Lazy("cni_plugins.attach.owner")
     ready = Lazy("cni_plugins.attach.ready")
+    verify = Lazy("cni_plugins.attach.verify")
 
 _ALLOWLIST = "/etc/cni/tuning/allowlist.conf"
 _NOTES = "tuning-stashes"
@@ -164,7 +164,8 @@ def _properties(request: Request) -> dict[str, Any]:
     conf: TuningConf = request.conf
     args = conf.args.cni
     mac = conf.runtime_config.mac or request.cni_args().get("MAC", "") or conf.mac
-    mac = link.format_mac(parse_mac(mac if args.mac is None else args.mac))
+    mac = mac if args.mac is None else args.mac
+    mac = link.format_mac(configure.parse_mac(mac)) if mac else ""
     promisc = conf.promisc if args.promisc is None else args.promisc
     mtu = conf.mtu if args.mtu is None else args.mtu
     wanted = {
@@ -241,7 +242,7 @@ def _restore(request: Request, data: bytes) -> None:
     named.update(allmulti=stash.allmulti, txQLen=stash.tx_q_len)
     with netns, netns.netlink() as inside:
         found = link.find(inside, request.ifname)
-        if found is None or is_anothers(request, found):
+        if found is None or owner.is_anothers(request, found):
             return
         for name, value in named.items():
             if value is None or (name in ("mac", "mtu") and not value):

@@ -6,8 +6,6 @@ interface, whose routes are in the VRF's table.
 
 from __future__ import annotations
 
-from cni_plugins.attach import verify
-from cni_plugins.attach.owner import is_anothers
 from cni_plugins.attach.undo import Undo
 from cni_plugins.kernel import addr, link, linkset, route, sublink
 from cni_plugins.kernel.netlink import Netlink, attr_u32, uint
@@ -25,6 +23,7 @@ from cni_plugins.spec.plugin import Plugin
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cni_plugins.address import Prefix
+    from cni_plugins.attach import owner, verify
     from cni_plugins.config.devices import VrfConf
     from cni_plugins.kernel import newlink
     from cni_plugins.kernel.link import Link
@@ -33,6 +32,8 @@ if TYPE_CHECKING:
     from cni_plugins.spec.result import Result
 else:
     newlink = Lazy("cni_plugins.kernel.newlink")
+    owner = Lazy("cni_plugins.attach.owner")
+    verify = Lazy("cni_plugins.attach.verify")
 
 _IFLA_VRF_TABLE = 1
 _RESERVED_TABLES = (253, 254, 255)
@@ -77,7 +78,7 @@ def delete(request: Request) -> None:
         if vrf is None or vrf.kind != "vrf":
             return
         member = link.find(inside, request.ifname)
-        if member is not None and member.master == vrf.index and not is_anothers(request, member):
+        if member is not None and member.master == vrf.index and not owner.is_anothers(request, member):
             linkset.set_master(inside, member, None)
         if not any(each.master == vrf.index for each in link.links(inside)):
             link.delete(inside, conf.vrfname)

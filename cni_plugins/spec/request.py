@@ -242,8 +242,6 @@ def ifname_problem(name: str) -> str:
         return "is . or .."
     if any(char in "/:\0" or char.isspace() for char in name):
         return "contains / or : or white space"
-    if any(
-        "\ud800" <= char <= "\udfff" for char in name
-    ):  # the kernel takes any bytes, a result in JSON does not
-        return "is not UTF-8"
+    if any(0xD800 <= ord(char) <= 0xDFFF for char in name):
+        return "is not UTF-8"  # the kernel takes any bytes, a result in JSON does not
     return ""

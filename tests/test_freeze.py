@@ -1,0 +1,40 @@
+"""What the build puts into the plugins' executable."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import marshal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def freeze() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("freeze", ROOT / "build/freeze.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_a_constant_that_would_load_the_codecs_is_refused(freeze: ModuleType) -> None:
+    nested = "def f(char):\n    return lambda: char < '\\ud800'\n"
+    with pytest.raises(SystemExit, match=r"some\.module holds '.ud800'"):
+        freeze.compiled("some.module", ast.parse(nested), "module.py")
+    assert marshal.loads(freeze.compiled("some.module", ast.parse("x = 'é'"), "module.py"))
+
+
+def test_every_module_of_the_executable_can_be_frozen(freeze: ModuleType) -> None:
+    modules = {**freeze.theirs(), **freeze.ours(["cni_plugins.multicall"])}
+    assert "cni_plugins.plugins.bridge" in modules
+    for name, (path, tree) in modules.items():
+        assert freeze.compiled(name, tree, path.name)
