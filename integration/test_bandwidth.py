@@ -74,6 +74,17 @@ def rate(node: Node, target: str, *options: str) -> float:
     return received
 
 
+def holds(node: Node, target: str, wanted: float, *options: str) -> None:
+    """Assert that a limit holds within 10 %; a machine that is busy elsewhere may fall short twice."""
+    for _again in range(2):
+        measured = rate(node, target, *options)
+        if measured > 0.9 * wanted:
+            break
+    else:
+        measured = rate(node, target, *options)
+    assert measured == pytest.approx(wanted, rel=0.1)
+
+
 @pytest.mark.parametrize("megabits", [10, 1000])
 @pytest.mark.parametrize("direction", ["ingress", "egress"])
 def test_a_rate_holds(node: Node, pod: Any, direction: str, megabits: int) -> None:
@@ -82,7 +93,7 @@ def test_a_rate_holds(node: Node, pod: Any, direction: str, megabits: int) -> No
         pytest.skip("the machine does not manage the rate without a limit")
     limit = {f"{direction}Rate": megabits * MBIT, f"{direction}Burst": max(megabits * MBIT // 100, MBIT // 5)}
     node.add("bandwidth", bandwidth(pod, **limit), netns="c1")
-    assert rate(node, address_of(pod), *options) == pytest.approx(megabits * MBIT, rel=0.1)
+    holds(node, address_of(pod), megabits * MBIT, *options)
     if megabits == 10:  # the other direction is free
         assert rate(node, address_of(pod), *([] if options else ["-R"])) > 100 * MBIT
 
@@ -90,8 +101,8 @@ def test_a_rate_holds(node: Node, pod: Any, direction: str, megabits: int) -> No
 def test_both_directions_over_ptp(node: Node) -> None:
     result = pods(node, ptp(), "c1", plugin="ptp")[0]
     node.add("bandwidth", bandwidth(result, **LIMITS), netns="c1")
-    assert rate(node, address_of(result)) == pytest.approx(10 * MBIT, rel=0.1)
-    assert rate(node, address_of(result), "-R") == pytest.approx(20 * MBIT, rel=0.1)
+    holds(node, address_of(result), 10 * MBIT)
+    holds(node, address_of(result), 20 * MBIT, "-R")
 
 
 def test_a_list_of_several_plugins(node: Node, pod: Any) -> None:

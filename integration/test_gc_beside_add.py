@@ -12,7 +12,7 @@ import signal
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -71,14 +71,17 @@ def halted(stage: Stage, call: Call, verb: str, position: int, **keys: Any) -> I
         running.stdin.write(stdin)
         running.stdin.close()
         running.stdin = None
-        until(lambda: os.path.exists(f"/proc/{running.pid}/task/{running.pid}/children"))
-        until(lambda: _stopped(running))
-        plugin = only_child(running.pid)
         try:
-            yield answer
-        finally:
-            os.kill(plugin, signal.SIGCONT)
-        output, _said = running.communicate(timeout=60)
+            until(lambda: _stopped(running))
+            plugin = only_child(running.pid)
+            try:
+                yield answer
+            finally:
+                os.kill(plugin, signal.SIGCONT)
+            output, _said = running.communicate(timeout=60)
+        except BaseException:
+            _kill(running)  # it would stand still for ever, and its locks with it
+            raise
         assert running.returncode == 0, output
         answer.append(output)
 
@@ -90,10 +93,20 @@ def _stopped(running: subprocess.Popen[bytes]) -> bool:
         try:
             if state(only_child(running.pid)) not in "tT" or state(running.pid) != "S":
                 return False
-        except (IndexError, FileNotFoundError):  # not yet; or it was a child by which strace tries the kernel
+        except (
+            IndexError,
+            FileNotFoundError,
+            ProcessLookupError,
+        ):  # not yet; or it was a child by which strace tries the kernel
             return False
         time.sleep(0.005)
     return True
+
+
+def _kill(running: subprocess.Popen[bytes]) -> None:
+    with suppress(IndexError, FileNotFoundError, ProcessLookupError):
+        os.kill(only_child(running.pid), signal.SIGKILL)
+    running.kill()
 
 
 def collect(stage: Stage) -> str:

@@ -318,34 +318,34 @@ def test_check_needs_the_note(node: Node) -> None:
 
 def test_gc_forgets_what_is_gone(node: Node) -> None:
     node.env.write_text(text(V4))
-    for container in ("c1", "c2", "c3"):
+    for container in ("gone-1", "kept", "gone-2"):
         assert node.call("ADD", container).status == 0
     other = {"type": "host-local", "name": "other"}
     (node.notes / "c9").write_text(json.dumps(other))
-    answer = node.call("GC", valid=["c2"])
+    answer = node.call("GC", valid=["kept"])
     assert answer.status == 0
-    assert sorted(path.name for path in node.notes.iterdir()) == ["c2", "c9"]
+    assert sorted(path.name for path in node.notes.iterdir()) == ["c9", "kept"]
     assert node.held() == ["10.244.3.3"]
 
 
 def test_gc_goes_on_after_half_a_note(node: Node) -> None:
     """Section 2, "GC": a plugin goes on after errors."""
     node.env.write_text(text(V4))
-    for container in ("c1", "c2", "c3"):
+    for container in ("half", "kept", "whole"):
         assert node.call("ADD", container).status == 0
-    (node.notes / "c1").write_text('{"type": "host-lo')
+    (node.notes / "half").write_text('{"type": "host-lo')
     (node.notes / "folder").mkdir()
-    answer = node.call("GC", valid=["c2"])
+    answer = node.call("GC", valid=["kept"])
     assert (answer.status, answer.stdout) == (0, b"")
-    assert f"{node.notes}/c1 is not JSON" in answer.stderr
-    assert sorted(path.name for path in node.notes.iterdir()) == ["c1", "c2", "folder"]
+    assert f"{node.notes}/half is not JSON" in answer.stderr
+    assert sorted(path.name for path in node.notes.iterdir()) == ["folder", "half", "kept"]
     assert node.held() == ["10.244.3.3"]
 
 
 def test_gc_tells_of_a_delegate_that_failed(node: Node) -> None:
     node.env.write_text(text(V4))
-    assert node.call("ADD").status == 0
-    note = node.notes / "c1"
+    assert node.call("ADD", "failing").status == 0
+    note = node.notes / "failing"
     note.write_text(note.read_text().replace('"type":"host-local"', '"type":"gone"', 1))
     assert node.call("GC", valid=[]).code == 103
     assert list(node.notes.iterdir()) == []

@@ -237,24 +237,24 @@ def test_status(tmp_path: Path) -> None:
 
 def test_gc_removes_the_rest_and_says_so(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     conf = config(tmp_path, DUAL)
-    for name in ("c1", "c2", "c3"):
+    for name in ("gc-1", "gc-2", "gc-3"):
         call("ADD", conf, name)
-    call("ADD", conf, "c1", ifname="eth1")
+    call("ADD", conf, "gc-1", ifname="eth1")
     folder = tmp_path / "net"
-    (folder / "10.1.2.100").write_bytes(b"c2")
+    (folder / "10.1.2.100").write_bytes(b"gc-2")
     (folder / "10.1.2.101").write_bytes(b"c9")
     (folder / "10.1.2.102").write_bytes(b"\xff\x00/../x")
     (folder / "10.1.2.103").write_bytes(b"")
     (folder / "note").write_bytes(b"c9\r\neth0")
     conf["cni.dev/valid-attachments"] = [
-        {"containerID": "c1", "ifname": "eth0"},
-        {"containerID": "c2", "ifname": "eth0"},
+        {"containerID": "gc-1", "ifname": "eth0"},
+        {"containerID": "gc-2", "ifname": "eth0"},
     ]
     call("GC", conf, container="")
     assert sorted(held(tmp_path)) == ["10.1.2.100", "10.1.2.2", "10.1.2.3", "fd00:1::2", "fd00:1::3", "note"]
     told = capfd.readouterr().err
-    assert "host-local: network net: released 10.1.2.4, fd00:1::4 of c3:eth0\n" in told
-    assert "released 10.1.2.5, fd00:1::5 of c1:eth1\n" in told
+    assert "host-local: network net: released 10.1.2.4, fd00:1::4 of gc-3:eth0\n" in told
+    assert "released 10.1.2.5, fd00:1::5 of gc-1:eth1\n" in told
     assert "10.1.2.2 " not in told
     conf["cni.dev/valid-attachments"] = []
     call("GC", conf)
