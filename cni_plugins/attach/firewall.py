@@ -151,7 +151,8 @@ def remove(attachment: Attachment, note: Note) -> None:
         teardown.step(firewall_nftables.remove, attachment, note.addresses if note.backend else None)
     for family, members in _by_family(own):
         if _iptables_may_hold(family):
-            teardown.step(firewall_iptables.remove, family, members)
+            once = note.backend == IPTABLES
+            teardown.step(firewall_iptables.remove, family, members, once=once)
     if own and note.backend in ("", FIREWALLD):
         teardown.step(firewall_firewalld.remove, note.zone, own)
     teardown.finish()

@@ -51,18 +51,27 @@ def add(frame: Frame, family: int, addresses: Sequence[Prefix], *, known: bool =
         iptables.restore(family, TABLE, [*frame.missing(there), *own])
 
 
-def remove(family: int, addresses: Sequence[Prefix]) -> None:
+def remove(family: int, addresses: Sequence[Prefix], *, once: bool = False) -> None:
     """Remove every rule of addresses; none there is no error.
 
     Args:
         family: 4 or 6.
         addresses: of this family.
+        once: `add` made each of them, once: they need not be looked for, unless one is missing.
 
     Raises:
         ProgramError: iptables failed.
     """
-    gone = {f"-A {rule}" for rule in address_rules(addresses)}
+    rules = address_rules(addresses)
     with ProgramErrors():
+        if once:
+            try:
+                iptables.restore(family, TABLE, [f"-D {rule}" for rule in rules])
+            except ProgramFailed:
+                pass  # most likely somebody removed one; if not, it fails again and says so
+            else:
+                return
+        gone = {f"-A {rule}" for rule in rules}
         found = [line for line in iptables.rules(family, TABLE, CHAIN) if line in gone]
         if found:
             iptables.restore(family, TABLE, [f"-D{line.removeprefix('-A')}" for line in found])

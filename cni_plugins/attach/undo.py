@@ -76,10 +76,10 @@ class Teardown:
     def __init__(self) -> None:
         self._errors: list[CNIError] = []
 
-    def step(self, function: Callable[..., object], *args: object) -> None:
+    def step(self, function: Callable[..., object], *args: object, **named: object) -> None:
         """Run a step; keep its error for the end."""
         try:
-            function(*args)
+            function(*args, **named)
         except (CNIError, OSError) as error:
             self._errors.append(skel.as_cni_error(error))
 
