@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from cni_plugins.spec.errors import ProgramError
 from integration.node import PEER
-from prove import orphan, runner
+from prove import kill, orphan, runner
 from prove.networks import networks
-from prove.stage import Stage
+from prove.stage import Stage, previous
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,6 +26,31 @@ def test_iptables_runs_on(suite_bin: str) -> None:
                 assert orphan.attempt(stage, case) == [], case
                 tried.add(case.position)
         assert tried == {0, 1}
+
+
+def test_programs_that_are_killed_when_their_work_is_done(suite_bin: str, tmp_path: Path) -> None:
+    """Each iptables seems to have failed, and so does each that is to undo it: a DEL must still find all."""
+    (chosen,) = networks("by iptables")
+    log = tmp_path / "log"
+    at_exit = [
+        "strace",
+        "-f",
+        "-o",
+        str(log),
+        "-e",
+        "trace=exit_group",
+        "-e",
+        "inject=exit_group:signal=KILL",
+    ]
+    with Stage(suite_bin, chosen, keeper=True) as stage:
+        for position in range(len(chosen.plugins)):
+            for way in ("bare DEL", "GC"):
+                before = stage.attach(upto=position)
+                outcome = stage.call("ADD", position, before=at_exit, **previous(before))
+                assert log.read_text().count("killed by SIGKILL") > 2
+                assert outcome.answer["code"] == ProgramError.code
+                kill.clean_up(stage, way, None)
+                assert stage.rests() == [], (position, way)
 
 
 def test_nft_runs_on(suite_bin: str) -> None:

@@ -43,6 +43,19 @@ def test_a_step_that_fails_does_not_hold_up_the_others(
     assert capfd.readouterr().err == f"undoing a failed ADD: {says}\n"
 
 
+def test_what_a_del_needs_is_kept_when_undoing_fails(capfd: pytest.CaptureFixture[str]) -> None:
+    done: list[str] = []
+    with pytest.raises(InvalidConfigError, match=r"^the reason$"), Undo() as undo:  # noqa: PT012
+        undo.push(done.append, "first")
+        undo.forget(done.append, "the note of what failed")
+        undo.push(fail, OSError(16, "busy"))
+        undo.forget(done.append, "another note")
+        undo.push(done.append, "last")
+        raise InvalidConfigError("the reason")
+    assert done == ["last", "another note", "first"]
+    assert capfd.readouterr().err == "undoing a failed ADD: busy\n"
+
+
 def test_teardown_goes_through_all_steps() -> None:
     done: list[str] = []
     teardown = Teardown()

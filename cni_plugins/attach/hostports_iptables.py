@@ -47,10 +47,14 @@ def forward(conf: PortmapConf, attachment: tuple[str, str], mappings: list[Mappi
             iptables.restore(family, TABLE, [*[f"-C {rule}" for _add, rule in shared], *addition])
         except ProgramFailed:
             # Most likely something shared is missing. If something else is wrong, it fails again and says so.
+            # And if the program was killed, all may be there: nothing is to lead to the container twice.
             with iptables.lock():
                 there = set(iptables.rules(family, TABLE))
                 chains = [f":{chain} - [0:0]" for chain in base_chains(conf) if f"-N {chain}" not in there]
                 rules = [f"{add} {rule}" for add, rule in shared if f"-A {rule}" not in there]
+                addition = [
+                    line for line in addition if not (line.startswith("-I") and f"-A{line[2:]}" in there)
+                ]
                 iptables.restore(family, TABLE, [*chains, *rules, *addition])
 
 

@@ -15,17 +15,22 @@ if TYPE_CHECKING:
 class Undo:
     """A context manager: when its body raises, what was pushed runs in reverse.
 
-    An undo step that fails itself is said on standard error; the DEL that follows a failed ADD tries again.
+    An undo step that fails itself is said on standard error; the DEL that follows a failed ADD tries again,
+    and what that has to know is not thrown away then (`forget`).
     """
 
     __slots__ = ("_steps",)
 
     def __init__(self) -> None:
-        self._steps: list[tuple[Callable[..., object], tuple[object, ...]]] = []
+        self._steps: list[tuple[Callable[..., object], tuple[object, ...], bool]] = []
 
     def push(self, step: Callable[..., object], *args: object) -> None:
         """Note what takes the step that was just made back."""
-        self._steps.append((step, args))
+        self._steps.append((step, args, False))
+
+    def forget(self, step: Callable[..., object], *args: object) -> None:
+        """Note what throws a note away: it stays if a step that was pushed after it cannot be taken back."""
+        self._steps.append((step, args, True))
 
     def made(self, step: Callable[..., object], *args: object) -> Made:
         """Return a context manager whose body makes something that a step takes back.
@@ -40,10 +45,14 @@ class Undo:
     def __exit__(self, kind: type[BaseException] | None, *_rest: object) -> None:
         if kind is None:
             return
-        for step, args in reversed(self._steps):
+        failed = False
+        for step, args, forgets in reversed(self._steps):
+            if forgets and failed:
+                continue
             try:
                 step(*args)
             except (CNIError, OSError) as error:
+                failed = True
                 skel.warn(f"undoing a failed ADD: {skel.as_cni_error(error).msg}")
 
 

@@ -63,7 +63,7 @@ def create(
     attachment = _attachment(request)
     noted = _can_be_noted(attachment)
     if noted:
-        undo.push(notes.remove, _KIND, attachment)
+        undo.forget(notes.remove, _KIND, attachment)
     for _try in range(_NAME_TRIES):
         name = "veth" + posix.getrandom(4).hex()
         if noted:

@@ -214,7 +214,7 @@ def _pair(request: Request, result: Result, host: Netlink, inside: Netlink) -> t
 def _create_ifb(request: Request, host: Netlink, mtu: int, undo: Undo) -> Link:
     name = _ifb_name(request.network, request.container_id)
     attachment = _attachment(request)
-    undo.push(notes.remove, _KIND, attachment)
+    undo.forget(notes.remove, _KIND, attachment)
     notes.begin(_KIND, attachment)
     try:
         with undo.made(link.delete, host, name):

@@ -70,7 +70,7 @@ def add(request: Request) -> Result:
         note = Note("")
         note.addresses = {version: prefix.address for version, prefix in addresses.items()}
         note.udp = udp_targets(wanted)
-        undo.push(notes.remove, _KIND, attachment)
+        undo.forget(notes.remove, _KIND, attachment)
         # A DEL that is told of no mappings looks for rules only where there is a note.
         notes.write(_KIND, attachment, note.lines())
         undo.push(_remove, attachment, note)

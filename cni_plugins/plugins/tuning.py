@@ -200,8 +200,8 @@ def _change(request: Request, inside: Netlink, wanted: dict[str, Any], undo: Und
     conf: TuningConf = request.conf
     path = _stash(request)
     files.make_directory(conf.data_dir, 0o700)
-    undo.push(notes.remove, _NOTES, _attachment(request))
-    undo.push(files.remove, path)
+    undo.forget(notes.remove, _NOTES, _attachment(request))
+    undo.forget(files.remove, path)
     # GC must know whose file it is, whenever there is one.
     notes.write(_NOTES, _attachment(request), [path])
     # One space of indent, as the reference writes it: a flat object, and JSON has no line ends in strings.
