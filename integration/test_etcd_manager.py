@@ -321,16 +321,49 @@ def test_no_configuration_and_no_server(etcd: Etcd) -> None:
     asyncio.run(scenario())
 
 
+def demand_users(etcd: Etcd) -> None:
+    """Make users root and flanneld, and let nobody else in."""
+    for name, password in (("root", "secret"), ("flanneld", "hidden")):
+        etcd.ctl("user", "add", f"{name}:{password}")
+    etcd.ctl("user", "grant-role", "root", "root")
+    etcd.ctl("role", "add", "network")
+    etcd.ctl("role", "grant-permission", "network", "--prefix=true", "readwrite", PREFIX)
+    etcd.ctl("user", "grant-role", "flanneld", "network")
+    etcd.put(CONFIG, NETWORK)
+    etcd.ctl("auth", "enable")
+
+
+def test_a_watch_that_is_refused_is_an_error_and_waits() -> None:
+    """A role without the right to read, and then a token from before the role got it back."""
+
+    async def scenario(etcd: Etcd) -> None:
+        access = Access((etcd.outside,), username="flanneld", password="hidden")
+        made = EtcdManager(Client(access), PREFIX, 3600)
+        async with watching(made) as watched:
+            await made.acquire(await made.network_config(), attrs(1), NONE)
+            await watched.count(1)
+            etcd.ctl("role", "revoke-permission", "network", "--prefix=true", PREFIX, user="root:secret")
+            await made.reconnect()  # a watch that is there goes on
+            await watched.until(lambda: watched.metrics.errors.get("manager", 0) > 2)
+            heard, errors = watched.metrics.last_event, watched.metrics.errors["manager"]
+            await asyncio.sleep(1)
+            assert watched.metrics.last_event == heard
+            assert watched.metrics.errors["manager"] < errors + 5
+            etcd.ctl(
+                *("role", "grant-permission", "network", "--prefix=true", "readwrite", PREFIX),
+                user="root:secret",
+            )
+            etcd.ctl("put", SUBNETS + "10.5.200.0-24", '{"PublicIP": "192.0.2.2"}', user="root:secret")
+            await watched.count(2)
+        await made.close()
+
+    with Node() as node, Etcd(node) as etcd:
+        demand_users(etcd)
+        asyncio.run(scenario(etcd))
+
+
 def test_user_and_password() -> None:
     async def scenario(etcd: Etcd) -> None:
-        for name, password in (("root", "secret"), ("flanneld", "hidden")):
-            etcd.ctl("user", "add", f"{name}:{password}")
-        etcd.ctl("user", "grant-role", "root", "root")
-        etcd.ctl("role", "add", "network")
-        etcd.ctl("role", "grant-permission", "network", "--prefix=true", "readwrite", PREFIX)
-        etcd.ctl("user", "grant-role", "flanneld", "network")
-        etcd.put(CONFIG, NETWORK)
-        etcd.ctl("auth", "enable")
         access = Access((etcd.outside,), username="flanneld", password="hidden")
         made = EtcdManager(Client(access), PREFIX, 3600)
         try:
@@ -348,4 +381,5 @@ def test_user_and_password() -> None:
             await wrong.close()
 
     with Node() as node, Etcd(node) as etcd:
+        demand_users(etcd)
         asyncio.run(scenario(etcd))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 import grpc
@@ -17,12 +17,14 @@ from aetcd import rpc
 from flanneld.manager import ManagerError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from flanneld.options import Options
 
 log = logging.getLogger(__name__)
 
+_T = TypeVar("_T")
+_Metadata = tuple[tuple[str, str], ...]
 _TIMEOUT = 5.0
 _ASK = 10.0
 """Seconds between the questions whether a watch is still served."""
@@ -93,36 +95,29 @@ class Client:
             RefusedError: etcd says no.
             ManagerError: nobody answers; the next call goes to the next endpoint.
         """
-        for last in (False, True):
-            try:
-                metadata = await self._metadata()
-                stub = getattr(rpc, f"{service}Stub")(self._channel)
-                return await getattr(stub, method)(request, timeout=_TIMEOUT, metadata=metadata)
-            except rpc.AioRpcError as error:
-                if last or not _is_stale(error):
-                    raise await self._failed(error) from None
-                self._token = ""
-            except asyncio.CancelledError:
-                raise _cancelled() from None
-        raise AssertionError("unreachable")
+
+        async def ask(metadata: _Metadata) -> Any:
+            stub = getattr(rpc, f"{service}Stub")(self._channel)
+            return await getattr(stub, method)(request, timeout=_TIMEOUT, metadata=metadata)
+
+        return await self._answer(ask)
 
     async def renew(self, lease: int) -> int:
         """Renew an etcd lease; return its seconds to live, 0 when there is no such lease any more.
 
         Raises:
+            RefusedError: etcd says no.
             ManagerError: nobody answers.
         """
-        try:
-            metadata = await self._metadata()
+
+        async def ask(metadata: _Metadata) -> int:
             stream = rpc.LeaseStub(self._channel).LeaseKeepAlive(timeout=_TIMEOUT, metadata=metadata)
             await stream.write(rpc.LeaseKeepAliveRequest(ID=lease))
             answer = await stream.read()
             stream.cancel()
-        except rpc.AioRpcError as error:
-            raise await self._failed(error) from None
-        except asyncio.CancelledError:
-            raise _cancelled() from None
-        return 0 if answer is grpc.aio.EOF else int(answer.TTL)
+            return 0 if answer is grpc.aio.EOF else int(answer.TTL)
+
+        return await self._answer(ask)
 
     async def watch(self, prefix: bytes, revision: int) -> AsyncIterator[Any]:
         """Yield what etcd says about the keys under a prefix: changes, and answers without any every 10 s.
@@ -131,7 +126,10 @@ class Client:
             prefix: what the keys begin with.
             revision: the first one to hear of.
 
+        It ends after an answer with a `compact_revision`: the history that was asked for is no more.
+
         Raises:
+            RefusedError: etcd says no, or ends the watch for another reason.
             ManagerError: the stream broke, or etcd was silent for 30 s.
         """
         create = rpc.WatchCreateRequest(key=prefix, range_end=end_of(prefix), start_revision=revision)
@@ -148,6 +146,10 @@ class Client:
                     answer = await stream.read()
                 if answer is grpc.aio.EOF:
                     raise ManagerError("etcd ended the watch")
+                if answer.canceled and not answer.compact_revision:
+                    # etcd says "permission denied" to a token from before a change of users or roles, too.
+                    self._token = ""
+                    raise RefusedError(f"etcd ended the watch: {answer.cancel_reason or 'it says not why'}")
                 yield answer
                 if answer.canceled:
                     return
@@ -166,7 +168,20 @@ class Client:
             if stream is not None:
                 stream.cancel()
 
-    async def _metadata(self) -> tuple[tuple[str, str], ...]:
+    async def _answer(self, ask: Callable[[_Metadata], Awaitable[_T]]) -> _T:
+        """Ask; once more, with a new token, if etcd does not know ours any more."""
+        for last in (False, True):
+            try:
+                return await ask(await self._metadata())
+            except rpc.AioRpcError as error:
+                if last or not _is_stale(error):
+                    raise await self._failed(error) from None
+                self._token = ""
+            except asyncio.CancelledError:
+                raise _cancelled() from None
+        raise AssertionError("unreachable")
+
+    async def _metadata(self) -> _Metadata:
         """Connect, show who we are, and return what goes with every request."""
         if self._channel is None:
             self._channel = self._open(self._access.endpoints[self._turn % len(self._access.endpoints)])

@@ -128,7 +128,8 @@ class EtcdManager:
                     yield [Snapshot(tuple(Added(item.lease) for item in held))]
                 async for answer in self._client.watch(self._prefix, revision + 1):
                     metrics.heard()
-                    pauses.reset()
+                    if not answer.created:  # a watch that is accepted and then broken off has not worked yet
+                        pauses.reset()
                     # A compacted history, or one that starts anew: etcd was restored from a backup.
                     if answer.compact_revision or answer.header.revision < revision:
                         log.warning("etcd has forgotten changes; reading all leases again")
