@@ -12,7 +12,7 @@ from lightkube.config.client_adapter import ConnectionParams
 from lightkube.config.kubeconfig import KubeConfig
 from lightkube.config.models import Cluster, User
 from lightkube.core.exceptions import ApiError, ConfigError
-from lightkube.core.generic_client import GenericAsyncClient
+from lightkube.core.generic_client import GenericAsyncClient, WatchDriver
 from lightkube.core.resource import ApiInfo, GlobalResource, ResourceDef
 from lightkube.resources.core_v1 import NodeStatus, Pod
 from lightkube.types import PatchType
@@ -28,6 +28,8 @@ _PAGE = 250
 _SERVED = 300
 """Seconds after which the apiserver is to end a watch, so that apiservers share the load anew."""
 _GONE = 410
+_TIMEOUT = httpx2.Timeout(10, read=None)
+"""Of a watch, in which silence is no error; whoever reads it decides how much is too much."""
 
 
 class GoneError(ManagerError):
@@ -38,6 +40,7 @@ class Metadata(msgspec.Struct):
     """What is read of an object's metadata."""
 
     name: str = ""
+    uid: str = ""
     resourceVersion: str = ""  # noqa: N815
     annotations: dict[str, str] | None = None
 
@@ -137,25 +140,38 @@ class Client:
     async def changes(self, version: str) -> AsyncIterator[tuple[str, Node]]:
         """Yield changes of nodes after a version: `ADDED`, `MODIFIED`, `DELETED`, and `BOOKMARK`s between.
 
+        It ends when the apiserver ends it. lightkube's own watch would ask again at once, without end.
+
         Raises:
             GoneError: the version is too old: list again.
             ManagerError: the connection broke.
         """
         asked = {"resourceVersion": version, "allowWatchBookmarks": "true", "timeoutSeconds": str(_SERVED)}
         request = self._client.prepare_request("list", res=Node, watch=True, params=asked)
+        request.timeout = _TIMEOUT
+        driver = WatchDriver(request, None)  # type: ignore[no-untyped-call]
         with _translated():
-            async for kind, node in self._client.watch(request):
-                yield kind, node
+            response = await self._client.send(self._client.build_adapter_request(request), stream=True)
+            try:
+                response.raise_for_status()
+                async for line in response.aiter_lines():
+                    yield driver.process_one_line(line)
+            finally:
+                await response.aclose()
 
-    async def patch_status(self, name: str, patch: dict[str, Any]) -> None:
+    async def patch_status(self, name: str, patch: dict[str, Any]) -> str:
         """Patch a node through its `status` subresource, the one that flannel's role may write.
+
+        Returns:
+            The uid of the node: one that is deleted and registers anew has another.
 
         Raises:
             ManagerError: it was refused, or could not be sent.
         """
         headers = {"Content-Type": PatchType.STRATEGIC.value}
         with _translated():
-            await self._client.request("patch", res=NodeStatus, name=name, obj=patch, headers=headers)
+            node = await self._client.request("patch", res=NodeStatus, name=name, obj=patch, headers=headers)
+        return str(node.metadata.uid)
 
 
 def _config(options: Options) -> Any:

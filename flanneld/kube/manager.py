@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
+import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -27,6 +29,11 @@ log = logging.getLogger(__name__)
 
 _SILENCE = 150.0
 """Seconds without a change or bookmark after which a watch is begun anew; bookmarks come every minute."""
+_BRIEF = 1.0
+"""Seconds that a watch of use lasts at least; after another the next one waits, longer and longer."""
+_RESYNC = 6 * 3600.0
+"""Seconds, about, after which all nodes are listed though the watch has told of every change, should it be
+wrong. A list of 1,000 nodes is 10 MB of the apiserver's, and each of them asks for one: so it is seldom."""
 
 
 class KubeManager:
@@ -48,6 +55,7 @@ class KubeManager:
         self._moved = asyncio.Event()
         self._seen: dict[str, Lease] = {}
         self._complaints: dict[str, str] = {}
+        self._marked = ""
 
     async def network_config(self) -> NetworkConfig:
         """Read the file that the ConfigMap is mounted as."""
@@ -96,31 +104,40 @@ class KubeManager:
     async def watch(self, metrics: Metrics) -> AsyncIterator[list[Event]]:
         """Yield a snapshot and then changes; a new snapshot where the apiserver has forgotten some."""
         pauses = Pauses()
-        version = ""
+        version, due = "", 0.0
         while True:
+            began, pause = time.monotonic(), 0.0
             try:
-                if not version:
+                if not version or began > due:
+                    due = began + _RESYNC * random.uniform(0.8, 1.2)  # noqa: S311
                     nodes, version = await self._client.nodes()
                     metrics.heard()
                     yield [self._snapshot(nodes)]
                 self._moved.clear()
+                began = time.monotonic()
                 changes = aiter(self._client.changes(version))
                 while change := await self._next(changes):
                     kind, node = change
                     metrics.heard()
-                    pauses.reset()
+                    if time.monotonic() > began + _BRIEF:
+                        pauses.reset()
                     version = node.metadata.resourceVersion
                     if event := self._event(kind, node):
                         yield [event]
-            except (GoneError, StopAsyncIteration):
-                version = ""
+            except StopAsyncIteration:  # as we asked for, after a time
+                if time.monotonic() < began + _BRIEF:
+                    pause = pauses.next()
+                    log.warning("the apiserver ends watches at once", extra={"retry_in": f"{pause:.1f}s"})
+            except GoneError as error:
+                version, pause = "", pauses.next()
+                log.info("listing all nodes again", extra={"why": error, "retry_in": f"{pause:.1f}s"})
             except TimeoutError:
                 log.warning("the apiserver was silent; watching anew")
             except ManagerError as error:
                 metrics.failed("manager")
                 pause = pauses.next()
                 log.warning("the watch ended", extra={"why": error, "retry_in": f"{pause:.1f}s"})
-                await asyncio.sleep(pause)
+            await asyncio.sleep(pause)
 
     async def _next(self, changes: AsyncIterator[tuple[str, Node]]) -> tuple[str, Node] | None:
         """Return the next change; None when the connection it comes by is one to leave.
@@ -144,7 +161,7 @@ class KubeManager:
     async def keep(self, lease: Lease) -> None:
         """Publish again when somebody removed the annotations; end when the node's podCIDR has changed.
 
-        A node that is deleted and registers anew has none of the annotations.
+        A node that is deleted and registers anew has none of the annotations, and is not marked as ready.
         """
         del lease  # `acquire` may have published another address since
         pauses = Pauses()
@@ -170,6 +187,8 @@ class KubeManager:
         if now != lease.key:
             raise LeaseLostError(f"this node's podCIDR was {lease}, now it is {node.pod_cidrs}")
         await self._publish(node, lease.attrs)
+        if self._marked and self._marked != node.metadata.uid:
+            await self.mark_ready()
 
     async def reconnect(self) -> None:
         """Open other connections; the watch goes on over one of them."""
@@ -189,7 +208,7 @@ class KubeManager:
             "lastTransitionTime": now,
             "lastHeartbeatTime": now,
         }
-        await self._client.patch_status(self._name, {"status": {"conditions": [condition]}})
+        self._marked = await self._client.patch_status(self._name, {"status": {"conditions": [condition]}})
 
     async def close(self) -> None:
         """Close the connections."""

@@ -94,6 +94,11 @@ def test_the_annotations_are_the_references_key_by_key(cluster: Cluster) -> None
     assert (ready["status"], ready["reason"]) == ("False", "FlannelIsUp")
 
 
+def unavailable(cluster: Cluster, name: str) -> str:
+    conditions = {item["type"]: item for item in cluster.get_node(name)["status"].get("conditions", [])}
+    return str(conditions.get("NetworkUnavailable", {}).get("status"))
+
+
 def test_an_administrators_address_is_published(cluster: Cluster) -> None:
     for noted in ("public-ip-overwrite=203.0.113.9", "node-public-ip=192.0.2.77"):
         cluster.kubectl("annotate", "node", "n1", f"flannel.alpha.coreos.com/{noted}")
@@ -236,11 +241,13 @@ def test_a_node_that_registers_anew_is_published_again(cluster: Cluster) -> None
             lease = await made.acquire(CONFIG, attrs(1), (None, None))
             keeping = asyncio.create_task(made.keep(lease))
             await watched.until(lambda: len(watched.leases) == 1)
+            await made.mark_ready()
             cluster.remove_node("n1")
             await watched.until(lambda: len(watched.leases) == 0)
             cluster.add_node("n1", [str(lease)])
             await watched.until(lambda: len(watched.leases) == 1)
             assert cluster.annotations("n1")["public-ip"] == "192.0.2.1"
+            await watched.until(lambda: unavailable(cluster, "n1") == "False")
             cluster.remove_node("n1")
             cluster.add_node("n1", ["10.244.250.0/24"])
             with pytest.raises(LeaseLostError, match=r"10\.244\.250\.0/24"):
