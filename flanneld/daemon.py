@@ -33,6 +33,8 @@ _LOOK = 0.5
 """Seconds between looks at subnet.env: one stat(2)."""
 _RETRY = 1.0
 """Seconds between attempts to make the devices, at the start."""
+_UPLINK = 30.0
+"""Seconds between looks at the uplink when nothing is reported: routes on it are not."""
 _LAST = 0xFFFFFFFE
 """The metric of the blackhole route: the pods' bridge has a route to the same subnet, which comes first."""
 
@@ -98,6 +100,8 @@ class Daemon:
         self._kernel = kernel
         self._make_traffic = traffic
         self._changed = asyncio.Event()
+        self._listed = asyncio.Event()
+        self._moved = asyncio.Event()
         self._leases = Leases()
         self._content = b""
         self._written = b""
@@ -130,22 +134,23 @@ class Daemon:
                 tasks.create_task(self._kernel.run())
                 tasks.create_task(traffic.run())
                 tasks.create_task(self._watch_leases())
-                tasks.create_task(self._watch_uplink(backend))
+                tasks.create_task(self._watch_uplink())
+                tasks.create_task(self._follow(backend))
                 tasks.create_task(self._apply(backend))
                 tasks.create_task(self._guard_file())
         finally:
             await backend.close()
 
-    async def _insist(self, step: Callable[[], Awaitable[_T]]) -> _T:
-        """Take a step of the start again and again until it works: a node may come up before its cluster."""
+    async def _insist(self, step: Callable[[], Awaitable[_T]], what: str = "start") -> _T:
+        """Take a step again and again until it works: a node may come up before its cluster."""
         pauses = Pauses()
         while True:
             try:
                 return await step()
             except (ManagerError, UplinkError) as error:
-                self._metrics.failed("start")
+                self._metrics.failed(what)
                 pause = pauses.next()
-                log.warning("cannot start yet", extra={"why": error, "retry_in": f"{pause:.1f}s"})
+                log.warning("cannot %s yet", what, extra={"why": error, "retry_in": f"{pause:.1f}s"})
                 await asyncio.sleep(pause)
 
     async def _choose(self) -> tuple[iface.Choice, Uplink]:
@@ -162,22 +167,31 @@ class Daemon:
 
     async def _watch_leases(self) -> None:
         if self._config.backend.type == "alloc" and self._options.kube_subnet_mgr:
+            self._listed.set()
             self._changed.set()  # others make the routes: there is nobody to listen to
             return
         async for events in self._manager.watch(self._metrics):
+            self._listed.set()
             after = self._leases.after(events)
             if after is not self._leases or not self._content:
                 self._leases = after
                 self._changed.set()
 
-    async def _watch_uplink(self, backend: Backend) -> None:
-        """Follow the uplink's name, addresses and MTU; while it is down, everything stays as it is."""
+    async def _watch_uplink(self) -> None:
+        """Follow the uplink's name, addresses and MTU; while it is down, everything stays as it is.
+
+        The first look is for what changed while the lease was published, which may have taken long.
+        """
         with Notices(LINKS) as notices:
             while True:
-                await notices.gather()
-                await self._look_at_uplink(backend)
+                await self._look_at_uplink()
+                try:
+                    async with asyncio.timeout(_UPLINK):
+                        await notices.gather()
+                except TimeoutError:
+                    continue
 
-    async def _look_at_uplink(self, backend: Backend) -> None:
+    async def _look_at_uplink(self) -> None:
         try:
             if iface.is_gone(self._choice):
                 self._find_again()
@@ -189,11 +203,19 @@ class Daemon:
         if now == before:
             return
         log.info("the uplink has changed", extra={"uplink": now.name, "mtu": now.mtu, "address": now.address})
+        self._changed.set()  # what is ours follows at once; others may not hear of it for long
         if (now.address, now.ipv6_address) != (before.address, before.ipv6_address):
             await self._manager.reconnect()
         if (now.public_ip, now.public_ipv6) != (before.public_ip, before.public_ipv6):
-            self._lease = await self._insist(lambda: self._publish(backend, self._lease.key))
-        self._changed.set()
+            self._moved.set()
+
+    async def _follow(self, backend: Backend) -> None:
+        """Tell the others where we are when that has changed, until they can be told."""
+        while True:
+            await self._moved.wait()
+            self._moved.clear()
+            self._lease = await self._insist(lambda: self._publish(backend, self._lease.key), "publish")
+            self._changed.set()
 
     def _find_again(self) -> None:
         """Take an interface of the uplink's name in its place: a driver that was loaded again, a new bond.
@@ -209,6 +231,7 @@ class Daemon:
 
     async def _apply(self, backend: Backend) -> None:
         """Bring the kernel, then subnet.env, up to date; changes that come at once are one."""
+        await self._listed.wait()  # before that, other nodes' routes would be taken for surplus
         while True:
             await self._changed.wait()
             self._changed.clear()

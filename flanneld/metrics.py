@@ -11,11 +11,12 @@ class Metrics:
     """Counters since the start and present values; every part of the daemon writes its own.
 
     Attributes:
-        leases: other nodes' leases that are in the kernel.
+        leases: other nodes' leases, also those of another backend, to which there is no way.
         reconciles: full passes over the tables, by cause (`notice`, `look`, `timer`, `overrun`, `retry`,
             `change`).
         repairs: things put back, by their kind in lower case (`route`, `device`, `rules`, `subnetfile` …).
-        errors: failures that were tried again, by where they happened (`kernel`, `traffic`, `manager` …).
+        errors: failures that were tried again, by where they happened (`kernel`, `traffic`, `manager`,
+            `publish` …).
         last_event: when the subnet manager was last heard of, on the monotonic clock.
         ready: whether the paths are up and subnet.env is written.
     """

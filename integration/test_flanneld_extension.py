@@ -89,6 +89,16 @@ def test_commands_build_a_cluster(suite_bin: str) -> None:
         wait(lambda: noted(one, f"remove {mac}", *about))
 
 
+def test_an_uplink_that_changes_while_the_daemon_starts(suite_bin: str) -> None:
+    """Between choosing it and listening for changes of it: here the first command runs."""
+    command = "ip link set uplink mtu 1400"
+    backend = {"Type": "extension", "PreStartupCommand": command}
+    with Fleet(suite_bin, {"Network": NETWORK, "Backend": backend}) as fleet:
+        one = fleet.join(1, 11)
+        fleet.start(one)
+        wait(lambda: one.subnet_env()["FLANNEL_MTU"] == "1400")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -135,3 +135,25 @@ def test_an_uplink_made_anew(fleet: Fleet) -> None:
     wait(lambda: ping(one.node, "node-12", far.pods["node-21"], wait=1))
     one.node.run(["ip", "link", "set", "uplink", "mtu", "1400"])
     wait(lambda: "mtu 1350" in state(one))
+
+
+def test_the_uplink_changes_while_etcd_is_gone(fleet: Fleet) -> None:
+    """What is ours follows at once, again and again; the others hear of it when etcd is back."""
+    far = fleet.members["node-21"]
+    lease = subnet(far).replace("/", "-")
+    try:
+        fleet.etcd.stop()
+        far.node.run(["ip", "link", "set", "uplink", "mtu", "1400"])
+        for words in ("address flush", "address add 198.18.2.23/24", "route add default via 198.18.2.1"):
+            far.node.run(["ip", *words.split(), "dev", "uplink"])
+        wait(lambda: "local 198.18.2.23" in state(far) and "mtu 1350" in state(far))
+        wait(lambda: far.subnet_env()["FLANNEL_MTU"] == "1350")
+        wait(lambda: failures(far, "publish") > 1)
+        far.node.run(["ip", "link", "set", "uplink", "mtu", "1300"])
+        wait(lambda: far.subnet_env()["FLANNEL_MTU"] == "1250")
+        assert "mtu 1250" in state(far)
+    finally:
+        fleet.etcd.start()
+    wait(lambda: json.loads(fleet.etcd.leases()[lease])["PublicIP"] == "198.18.2.23", 40)
+    near = fleet.members["node-11"]
+    wait(lambda: ping(near.node, "node-11", far.pods["node-21"], wait=1))
