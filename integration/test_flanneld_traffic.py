@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
+from ipaddress import IPv4Network
 from typing import TYPE_CHECKING
 
 import pytest
 
+from flanneld.lease import Lease, LeaseAttrs
+from flanneld.metrics import Metrics
+from flanneld.netconf import NetworkConfig
+from flanneld.options import Options
+from flanneld.traffic import Traffic
 from integration.fleet import NETWORK, VXLAN, Fleet, Member, wait
+from integration.node import Node
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from integration.node import Node
 
 NODE, OUTSIDE = "198.18.1.11", "198.18.0.1"
 SERVER = """
@@ -166,3 +172,35 @@ def test_the_other_backends_rules_go_when_it_is_switched(fleet: Fleet) -> None:
     assert ("FLANNEL-POSTRTG" in ruleset) is not to_nftables
     assert ("flannel-ipv4" in ruleset) is to_nftables
     assert rules(member, fleet) != before
+
+
+def test_a_removal_that_failed_is_tried_again() -> None:
+    """Nothing is wanted any more, but somebody else's rule still leads to our chain."""
+    jump = ["-m", "comment", "--comment", "flanneld masq", "-j", "FLANNEL-POSTRTG"]
+
+    async def scenario(node: Node) -> None:
+        metrics = Metrics()
+        config = NetworkConfig.parse(f'{{"Network": "{NETWORK}", "EnableNFTables": true}}')
+        traffic = Traffic(config, Options(iptables_forward_rules=False), metrics)
+        await traffic.want(Lease(IPv4Network("10.244.7.0/24"), None, LeaseAttrs(None, None, "")))
+        assert metrics.errors == {"traffic": 1}
+        running = asyncio.create_task(traffic.run())
+        await asyncio.sleep(0.1)
+        node.run(["iptables", "-t", "nat", "-D", "OUTPUT", "-j", "FLANNEL-POSTRTG"])
+        try:
+            async with asyncio.timeout(5):
+                while "FLANNEL" in node.ruleset():  # noqa: ASYNC110
+                    await asyncio.sleep(0.05)
+        finally:
+            running.cancel()
+        assert not metrics.repairs
+
+    with Node() as node:
+        for words in (
+            ["-N", "FLANNEL-POSTRTG"],
+            ["-A", "POSTROUTING", *jump],
+            ["-A", "OUTPUT", "-j", "FLANNEL-POSTRTG"],
+        ):
+            node.run(["iptables", "-t", "nat", *words])
+        with node.entered():
+            asyncio.run(scenario(node))

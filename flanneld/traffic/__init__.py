@@ -41,20 +41,21 @@ class Traffic:
         self._metrics = metrics
         self._wanted: list[RuleSet] = []
         self._written: dict[int, str] = {}
+        self._pending: set[int] = set()
         self._backend: ModuleType = nftables
 
     async def want(self, lease: Lease) -> None:
         """Make the rules for this lease wanted and write them; the other backend's are removed.
+
+        What fails is pending: `run` tries it again, also where nothing is wanted but a removal.
 
         The rules of another network, of a run before, are in the same chains, which are written anew.
         """
         self._backend = self._choose()
         self._wanted = [self._rules(family, lease) for family in (4, 6)]
         for wanted in self._wanted:
-            try:
-                self._write(wanted)
-            except (ProgramFailed, FileNotFoundError) as error:
-                self._failed(error)
+            self._pending.add(wanted.family)
+            self._look(wanted)
 
     async def run(self) -> None:
         """Look at the rules after each change that concerns them, and again and again.
@@ -107,13 +108,19 @@ class Traffic:
         self._written[wanted.family] = self._backend.listed(wanted.family) if wanted else ""
 
     def _look(self, wanted: RuleSet) -> None:
+        """Write what is pending, a removal too, or what somebody has changed."""
+        pending = wanted.family in self._pending
         try:
-            if not wanted or self._backend.listed(wanted.family) == self._written.get(wanted.family):
+            if not pending and (
+                not wanted or self._backend.listed(wanted.family) == self._written.get(wanted.family)
+            ):
                 return
             self._write(wanted)
         except (ProgramFailed, FileNotFoundError) as error:
             self._failed(error)
-        else:
+            return
+        self._pending.discard(wanted.family)
+        if not pending:
             self._metrics.repaired("rules")
             log.warning(
                 "somebody changed the traffic rules; they are written again", extra={"family": wanted.family}
