@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
-from cni_plugins.kernel import link, linkset, newlink, tunnel
+from cni_plugins.kernel import link, linkset, newlink, sysctl, tunnel
 from flanneld import ethtool, tun, wireguard
 
 if TYPE_CHECKING:
@@ -85,6 +85,11 @@ def _vxlan(nl: Netlink, wanted: Device) -> tunnel.Vxlan:
 def _create_vxlan(nl: Netlink, wanted: Device) -> None:
     mac = link.parse_mac(wanted.mac or "")
     tunnel.create_vxlan(nl, wanted.name, _vxlan(nl, wanted), mac=mac, mtu=wanted.mtu)
+    try:
+        # A pod on another node that says it is a router must not become this node's.
+        sysctl.write_if_present(f"net/ipv6/conf/{wanted.name}/accept_ra", "0")
+    except OSError as error:  # /proc/sys is read-only in a container; where a node forwards, 1 means 0
+        log.debug("router advertisements stay as they were", extra={"device": wanted.name, "why": error})
 
 
 def _ipip(wanted: Device) -> bytes:

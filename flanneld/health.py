@@ -92,7 +92,7 @@ def expose(metrics: Metrics) -> Iterator[str]:
     """Yield the metrics in Prometheus' text format, version 0.0.4."""
     age = time.monotonic() - metrics.last_event
     gauges: tuple[tuple[str, str, float], ...] = (
-        ("leases", "Other nodes' leases that the kernel knows a way to.", metrics.leases),
+        ("leases", "Other nodes' leases, of every backend.", metrics.leases),
         ("ready", "Whether the paths are up and subnet.env is written.", int(metrics.ready)),
         ("watch_age_seconds", "Since the source of leases was last heard of.", round(age, 3)),
     )

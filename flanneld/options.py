@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 _PREFIX = "FLANNELD_"
 _TRUE = ("1", "t", "T", "TRUE", "true", "True")
 _FALSE = ("0", "f", "F", "FALSE", "false", "False")
+_DAY = 24 * 60
+"""Minutes that a lease in etcd lives."""
 _ANNOTATION_PREFIX = re.compile(r"(?:[a-z0-9_-]+\.)+[a-z0-9_-]+/(?:[a-z0-9_-]+-)?")
 
 
@@ -100,7 +102,7 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Options:
     `=`. Words after `--`, or after the first that is no flag, are ignored, as Go's flanneld ignores them.
 
     Raises:
-        UsageError: a flag is unknown, or its value cannot be read.
+        UsageError: a flag is unknown, or its value cannot be read or used.
     """
     options = Options()
     seen = set()
@@ -126,6 +128,8 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Options:
         variable = _PREFIX + name.upper().replace("-", "_")
         if name not in seen and environment.get(variable):
             _set(options, name, environment[variable], variable)
+    if not 0 < options.subnet_lease_renew_margin < _DAY:
+        raise UsageError(f"subnet-lease-renew-margin must be from 1 to {_DAY - 1} minutes")
     return options
 
 

@@ -88,6 +88,12 @@ def test_it_is_put_back(fleet: Fleet, broken: str) -> None:
     assert lost < 20
 
 
+def test_nobody_behind_the_tunnel_is_a_router(fleet: Fleet) -> None:
+    one = fleet.members["node-11"]
+    said = one.node.run(["cat", "/proc/sys/net/ipv6/conf/flannel.1/accept_ra"]).stdout
+    assert said == b"0\n"
+
+
 def test_entries_of_a_node_that_left_while_we_were_away_are_removed(fleet: Fleet) -> None:
     one = fleet.members["node-11"]
     one.stop()

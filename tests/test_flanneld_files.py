@@ -131,6 +131,7 @@ def test_health_readiness_and_metrics() -> None:
         assert status == 200
         lines = text.splitlines()
         for line in (
+            "# HELP flanneld_leases Other nodes' leases, of every backend.",
             "flanneld_leases 3",
             "flanneld_ready 1",
             'flanneld_repairs_total{kind="route"} 2',

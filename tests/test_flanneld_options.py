@@ -45,6 +45,8 @@ def test_variables_fill_in_what_the_command_line_leaves() -> None:
         (["-healthz-port=x"], 'invalid value "x"'),
         (["---ip-masq"], "bad flag syntax: ---ip-masq"),
         (["-=x"], "bad flag syntax"),
+        (["-subnet-lease-renew-margin=0"], "subnet-lease-renew-margin must be from 1 to 1439"),
+        (["-subnet-lease-renew-margin=1440"], "subnet-lease-renew-margin must be from 1 to 1439"),
     ],
 )
 def test_what_cannot_be_read_is_named(words: list[str], said: str) -> None:
@@ -56,6 +58,12 @@ def test_what_cannot_be_read_is_named(words: list[str], said: str) -> None:
 def test_a_variable_that_cannot_be_read_is_named() -> None:
     with pytest.raises(UsageError, match="FLANNELD_HEALTHZ_PORT"):
         parse([], {"FLANNELD_HEALTHZ_PORT": "x"})
+
+
+@pytest.mark.parametrize("minutes", [1, 1439])
+def test_the_ends_of_the_margin(minutes: int) -> None:
+    options = parse([], {"FLANNELD_SUBNET_LEASE_RENEW_MARGIN": str(minutes)})
+    assert options.subnet_lease_renew_margin == minutes
 
 
 def test_words_after_the_flags_are_ignored() -> None:
