@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 LIST = {"kind": "NodeList", "apiVersion": "v1", "metadata": {"resourceVersion": "7"}, "items": []}
 GONE = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": "too old", "code": 410}
-ANSWER = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{}"
+HEAD = ("HTTP/1.1 200 OK", "Content-Type: application/json", "Connection: close", "Content-Length: {}")
+ANSWER = "\r\n".join((*HEAD, "", "{}"))
 
 
 async def asked(said: str, seconds: float = 1.5) -> list[str]:
