@@ -149,13 +149,14 @@ class Client:
         asked = {"resourceVersion": version, "allowWatchBookmarks": "true", "timeoutSeconds": str(_SERVED)}
         request = self._client.prepare_request("list", res=Node, watch=True, params=asked)
         request.timeout = _TIMEOUT
-        driver = WatchDriver(request, None)  # type: ignore[no-untyped-call]
+        driver = WatchDriver(request, None)
         with _translated():
-            response = await self._client.send(self._client.build_adapter_request(request), stream=True)
+            sent = self._client.build_adapter_request(request)
+            response = await self._client.send(sent, stream=True)  # type: ignore[no-untyped-call]
             try:
                 response.raise_for_status()
                 async for line in response.aiter_lines():
-                    yield driver.process_one_line(line)
+                    yield driver.process_one_line(line)  # type: ignore[no-untyped-call]
             finally:
                 await response.aclose()
 
