@@ -5,7 +5,8 @@
 Each container is in one thread's hands at a time, as with a runtime. A GC goes by every few seconds; the
 only attachments it does not spare are those whose ADD or DEL was killed and which were left to it. A ledger
 is kept of who was told which address, so that one told to two is seen at once. In the end every container is
-detached, and the node has to be as it was.
+detached, and the node has to be as it was; and in a run of two minutes or more, calls have to be about as
+fast at the end as at the begin (prove/latency.py).
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ import datetime as dt
 import json
 import os
 import random
-import statistics
 import subprocess
 import sys
 import threading
@@ -26,7 +26,8 @@ from typing import Any, NamedTuple
 
 from integration.checks import ipam
 from integration.node import PATH, PEER, Node
-from prove import snapshot
+from prove import latency, snapshot
+from prove.latency import Timing
 from prove.tally import DOUBLE, FAILED, FAILED_ADD, KINDS, LEAK, Tally
 
 NAME = "load"
@@ -63,13 +64,6 @@ class Plan(NamedTuple):
     seconds: float = 600
     seed: int = 1
     killed: float = 0.04
-
-
-class Timing(NamedTuple):
-    """One call that was not killed: when it ended, since the begin, and how long it took; in seconds."""
-
-    ended: float
-    took: float
 
 
 class Load:
@@ -122,6 +116,12 @@ class Load:
                 list(pool.map(self._delete, names))
             self._collect(final=True)
             self._compare(before)
+        self.judge()
+
+    def judge(self) -> None:
+        """Count as failures what got slower."""
+        for line in latency.slower(self.timings, self._plan.seconds):
+            self._wrong(FAILED, line)
 
     def _elapsed(self) -> float:
         return time.monotonic() - self._begin
@@ -235,17 +235,8 @@ class Load:
         return [f"{folder}/{'host-local' if go else 'bridge'}"], stdin, env
 
     def table(self) -> list[str]:
-        """Return latencies of the first and of the last minute, or tenths of a shorter time, as a table."""
-        window = min(60.0, self._plan.seconds / 4)
-        rows = ["| call | calls | first: median, p99 (ms) | last: median, p99 (ms) | last / first |"]
-        rows.append("|---|---|---|---|---|")
-        for verb, timings in sorted(self.timings.items()):
-            first = _figures([each for each in timings if each.ended <= window])
-            last = _figures([each for each in timings if 0 <= self._plan.seconds - each.ended <= window])
-            cells = [verb, str(len(timings))]
-            cells += [", ".join(f"{1000 * value:.0f}" for value in figures) for figures in (first, last)]
-            cells.append(", ".join(f"{b / a:.2f}" for a, b in zip(first, last, strict=True) if a))
-            rows.append(f"| {' | '.join(cells)} |")
+        """Return latencies of the first and of the last minute, or quarters of a shorter time, as a table."""
+        rows = latency.rows(self.timings, self._plan.seconds)
         rows.append("")
         rows.append(
             f"{self.tally.tried} calls, of these {self.collections} GCs; {self.killed} killed, "
@@ -313,12 +304,6 @@ class Load:
         with self._lock:
             self.tally.wrong[kind] += 1
             self.tally.failures.append(text)
-
-
-def _figures(timings: list[Timing]) -> tuple[float, float]:
-    """Return the median and the 99th percentile."""
-    took = sorted(each.took for each in timings) or [0.0]
-    return statistics.median(took), took[int(len(took) * 0.99)]
 
 
 def subjects(only: str = "") -> list[Plan]:
