@@ -10,6 +10,7 @@ import pytest
 
 from integration.checks import bridge, pods, ptp, refusal
 from integration.dhcp import FOLDER, daemon, dnsmasq, lan, leased, network, until
+from integration.flannel import flannel, write_subnet_env
 from ipam.dhcp.notes import name_of
 from prove import snapshot
 
@@ -36,6 +37,7 @@ PLUGINS = [
     Stateful("bridge", "/var/lib/cni", bridge(), chained=False),
     Stateful("bridge", "/run/cni", bridge(ipMasq=True, macspoofchk=True), chained=False),
     Stateful("ptp", "/run/cni", ptp(ipMasq=True), chained=False),
+    Stateful("flannel", "/var/lib/cni/flannel", flannel(), chained=False),
     Stateful("portmap", "/run/cni", {"runtimeConfig": PORTS}),
     Stateful("firewall", "/run/cni", {}),
     Stateful("bandwidth", "/run/cni", RATES),
@@ -82,6 +84,8 @@ def look(node: Node) -> Snapshot:
 def test_no_place_for_state(node: Node, each: Stateful, how: str) -> None:
     conf = {"cniVersion": "1.1.0", "name": "net", **each.conf}
     small(node, each.folder)
+    if each.plugin == "flannel":
+        write_subnet_env(node)
     previous: list[dict[str, Any]] = [{}, {}]
     if each.chained:
         previous = [{"prevResult": result} for result in pods(node, bridge(), "c1", "c2")]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING, Any
+import re
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 NOT_AVAILABLE = 50
 LIMITED = 51
 PLUGINS = [("bridge", bridge()), ("ptp", ptp())]
+BARE = {"cniVersion": "1.1.0", "name": "net"}
+TRACE = "/run/.trace"
+_DUMPED = re.compile(r"^ \| ([0-9a-f]{5})  ([0-9a-f ]{48})", re.MULTILINE)
+"""A line of what strace shows of a buffer: at which of its bytes, and sixteen of them."""
 
 
 def status_without_rights(node: Node, plugin: str, conf: dict[str, Any]) -> Any:
@@ -110,6 +115,72 @@ def test_a_dhcp_daemon_that_does_not_answer(node: Node) -> None:
     assert answer["code"] == LIMITED, "leases of running containers are not renewed either"
     assert "dhcp daemon not answering on /run/cni/dhcp.sock" in answer["msg"]
     assert "systemctl enable --now cni-dhcp.socket" in answer["details"]
+
+
+def test_a_machine_without_tap_devices(node: Node) -> None:
+    assert node.cni("STATUS", "tap", BARE) == (0, None)
+    node.run(["mount", "-t", "tmpfs", "tmpfs", "/dev/net"])
+    answer = refusal(node, "STATUS", "tap", BARE)
+    assert answer["code"] == NOT_AVAILABLE
+    assert answer["msg"] == "cannot open /dev/net/tun: No such file or directory"
+    assert answer["details"] == "modprobe tun"
+
+
+class Question(NamedTuple):
+    """What a plugin asks the kernel for, and what the kernel is asked for in its place."""
+
+    plugin: str
+    conf: dict[str, Any]
+    asked: bytes
+    instead: bytes
+    msg: str
+    details: str
+
+
+_LIMITS = "load the modules ifb and sch_tbf"
+_RULES = "take a kernel with CONFIG_IP_MULTIPLE_TABLES, or the plugin out of the list"
+QUESTIONS = [
+    Question("bridge", bridge(), b"veth\0", b"vetx\0", "no veth links", "modprobe veth, or another kernel"),
+    Question("ptp", ptp(), b"veth\0", b"vetx\0", "no veth links", "modprobe veth, or another kernel"),
+    Question(
+        "bridge", bridge(), b"bridge\0", b"bridgx\0", "no bridge links", "modprobe bridge, or another kernel"
+    ),
+    Question("bandwidth", BARE, b"ifb\0", b"ifx\0", "no ifb links", _LIMITS),
+    Question("bandwidth", BARE, b"tbf\0", b"tbx\0", "no token bucket filters", _LIMITS),
+    # A dump (0x305) of RTM_GETRULE; of such a number there is no message.
+    Question("sbr", BARE, b"\x22\0\5\3", b"\xff\0\5\3", "no routing rules: Operation not supported", _RULES),
+]
+
+
+@pytest.mark.parametrize("question", QUESTIONS, ids=lambda each: f"{each.plugin}: {each.msg}")
+def test_a_kernel_that_does_not_know_it(node: Node, question: Question) -> None:
+    """The machine's kernel cannot be robbed of a driver: it is asked for one that no kernel has."""
+    env = {"CNI_COMMAND": "STATUS", "CNI_PATH": node.plugins}
+    stdin = json.dumps({"type": question.plugin, **question.conf}).encode()
+
+    def traced(option: str, *, check: bool) -> bytes:
+        command = ["strace", "-qq", "-o", TRACE, "-e", "trace=sendto", "-e", option]
+        return node.run([*command, f"{node.plugins}/{question.plugin}"], env, stdin, check=check).stdout
+
+    assert traced("write=all", check=True) == b""
+    (number, message), *_more = [
+        (number, message) for number, message in enumerate(sent(node), 1) if question.asked in message
+    ]
+    other = message.replace(question.asked, question.instead)
+    answer = json.loads(traced(f"inject=sendto:poke_enter=@arg2={other.hex()}:when={number}", check=False))
+    assert answer["code"] == NOT_AVAILABLE
+    assert (answer["msg"], answer["details"]) == (f"the kernel has {question.msg}", question.details)
+
+
+def sent(node: Node) -> list[bytes]:
+    """Return what was sent, by strace's word."""
+    found: list[bytes] = []
+    with open(node.path(TRACE), encoding="utf-8") as file:
+        for offset, data in _DUMPED.findall(file.read()):
+            if int(offset, 16) == 0:
+                found.append(b"")
+            found[-1] += bytes.fromhex(data)
+    return found
 
 
 @pytest.mark.kernel
