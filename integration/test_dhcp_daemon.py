@@ -209,7 +209,9 @@ def test_the_socket_of_systemd(node: Node) -> None:
 
 
 @pytest.mark.parametrize("running", [True, False], ids=["with a daemon", "without"])
-def test_gc_releases_exactly_the_others(node: Node, running: bool) -> None:
+def test_gc_releases_exactly_the_others(
+    node: Node, running: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
     lan(node)
     conf = {**network(), "cniVersion": "1.1.0"}
     other = {**conf, "name": "other"}
@@ -225,7 +227,15 @@ def test_gc_releases_exactly_the_others(node: Node, running: bool) -> None:
         kept = {address_of(results[number]) for number in (2, 3, 4)}
         if not running:
             ended(process)
+        capsys.readouterr()
         assert node.cni("GC", "bridge", gc) == (0, None)
+        later = "" if running else ", once a daemon runs"
+        said = [line for line in capsys.readouterr().err.splitlines() if "the lease of" in line]
+        # In the order of their names in the daemon's folder, without a daemon.
+        assert {line.partition("GC of network net: removed ")[2] for line in said} == {
+            f"the lease of {container} eth0{later}" for container in ("c1", "c2")
+        }
+        assert len(said) == 2
         if not running:
             assert len(leased(node)) == 5
             with daemon(node):
@@ -233,3 +243,5 @@ def test_gc_releases_exactly_the_others(node: Node, running: bool) -> None:
         until(lambda: set(leased(node)) == kept)
         if running:
             assert check(node, "bridge", other, results[4], container="c4", netns="c4") == ""
+            assert node.cni("GC", "bridge", gc) == (0, None)
+            assert "the lease of" not in capsys.readouterr().err

@@ -158,6 +158,20 @@ def test_gos_sixteen_byte_addresses() -> None:
     assert result.ips[0].gateway == bytes((10, 1, 2, 3))
 
 
+def test_a_gc_that_released_nothing_or_of_a_daemon_that_does_not_say() -> None:
+    (fields,) = decoded(encode(rpc.RELEASED, rpc.released_to_wire([]), set()))
+    assert fields == {}
+    assert rpc.released_from_wire({}) == []
+
+
+@pytest.mark.parametrize(
+    "listed", [3, [3], ["c1"], [{}], [{"ContainerID": "c1"}], [["c1", "eth0"]], {"c1": "eth0"}]
+)
+def test_what_no_gc_released(listed: object) -> None:
+    with pytest.raises(ValueError, match="no list of attachments"):
+        rpc.released_from_wire({"Attachments": listed})
+
+
 @pytest.mark.parametrize(
     "fields",
     [

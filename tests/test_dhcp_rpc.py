@@ -44,8 +44,9 @@ class Service:
     async def release(self, args: dict[str, Any]) -> None:
         self.calls.append(("release", args))
 
-    async def gc(self, args: dict[str, Any]) -> None:
+    async def gc(self, args: dict[str, Any]) -> list[tuple[str, str]]:
         self.calls.append(("gc", args))
+        return [("c1", "eth0"), ("c2", "eth1")]
 
 
 @asynccontextmanager
@@ -81,7 +82,7 @@ def test_calls(tmp_path: Path) -> None:
             result = rpc.from_wire(await call(path, rpc.ALLOCATE, StdinData=b"x" * 100_000))
             assert str(result.ips[0].address) == "10.1.2.3/24"
             assert await call(path, rpc.RELEASE) == {}
-            assert await call(path, rpc.GC) == {}
+            assert rpc.released_from_wire(await call(path, rpc.GC)) == [("c1", "eth0"), ("c2", "eth1")]
             assert [name for name, _args in service.calls] == ["allocate", "release", "gc"]
             assert service.calls[0][1]["StdinData"] == b"x" * 100_000
             assert service.calls[1][1] == {key: value for key, value in ARGS.items() if value}
@@ -115,12 +116,14 @@ def test_json(tmp_path: Path) -> None:
                 {"method": rpc.ALLOCATE, "params": [args], "id": 1},
                 {"method": rpc.RELEASE, "params": [args], "id": 2},
                 {"method": rpc.ALLOCATE, "params": [args | {"ContainerID": "none"}], "id": 3},
+                {"method": rpc.GC, "params": [args], "id": 4},
             ]
             answer = await said(path, b"".join(json.dumps(each).encode() + b"\n" for each in calls))
-            one, two, three = map(json.loads, answer.splitlines())
+            one, two, three, four = map(json.loads, answer.splitlines())
             assert (one["id"], one["error"], two) == (1, None, {"id": 2, "result": {}, "error": None})
             assert one["result"]["ips"] == [{"address": "10.1.2.3/24", "gateway": "10.1.2.1"}]
             assert (three["result"], three["error"]) == (None, "no server\nlook for one")
+            assert four["result"]["Attachments"][1] == {"ContainerID": "c2", "IfName": "eth1"}
             assert service.calls[0][1]["StdinData"] == b'{"a": 1}'
 
     asyncio.run(main())

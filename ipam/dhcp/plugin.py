@@ -86,17 +86,23 @@ def status(request: Request) -> None:
 def gc(request: Request) -> None:
     """Have the daemon release the leases of attachments that are gone; else leave word for the next."""
     valid = request.valid_attachments()
+    path = _socket_path(request)
     try:
-        failure = _try_remote(request, rpc.GC)
+        released = rpc.released_from_wire(_remote(request, rpc.GC))
     except TeardownError as error:
         if "can't find method" not in error.msg:
             raise
         skel.warn("dhcp: the daemon is the reference's, which releases nothing on GC")
         return
-    if not failure:
+    except OSError as error:
+        skel.warn(f"dhcp: no daemon answers on {path} ({_said(error)})")
+    except ValueError as error:
+        raise _not_net_rpc(path, error) from None
+    else:
+        for container_id, ifname in released:
+            skel.removed(request.network, f"the lease of {container_id} {ifname}")
         return
-    skel.warn(f"dhcp: no daemon answers on {_socket_path(request)} ({failure})")
-    folder = notes.folder_of(_socket_path(request))
+    folder = notes.folder_of(path)
     for name, (container_id, ifname) in notes.leases(folder, request.network).items():
         if (container_id, ifname) not in valid and notes.ask_release(folder, name):
             skel.removed(request.network, f"the lease of {container_id} {ifname}, once a daemon runs")

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 ALLOCATE = "DHCP.Allocate"
 RELEASE = "DHCP.Release"
 GC = "DHCP.GC"
-"""Ours alone: releases what is not among the valid attachments of CmdArgs' configuration."""
+"""Ours alone: releases what is not among the valid attachments of CmdArgs' configuration.
+
+Its answer is RELEASED, which no client of the reference's ever sees.
+"""
 
 HELLO = b"CONNECT /_goRPC_ HTTP/1.0\n\n"
 WELCOME = b"HTTP/1.0 200 Connected to Go RPC\n\n"
@@ -56,6 +59,8 @@ _DNS = Struct(
     (("Nameservers", _STRINGS), ("Domain", STRING), ("Search", _STRINGS), ("Options", _STRINGS)),
 )
 RESULT = Struct(74, "Result", (("IPs", List(75, _IP_CONFIG)), ("Routes", List(76, _ROUTE)), ("DNS", _DNS)))
+_ATTACHMENT = Struct(77, "Attachment", (("ContainerID", STRING), ("IfName", STRING)))
+RELEASED = Struct(78, "Released", (("Attachments", List(79, _ATTACHMENT)),))
 
 
 class RemoteError(Exception):
@@ -166,6 +171,23 @@ def from_wire(fields: dict[str, Any]) -> Result:
     except (KeyError, TypeError, AttributeError):
         raise ValueError("the daemon's result is none") from None
     return result
+
+
+def released_to_wire(attachments: list[tuple[str, str]]) -> dict[str, Any]:
+    """Return the fields of RELEASED: container ids and interface names."""
+    return {"Attachments": [{"ContainerID": each, "IfName": ifname} for each, ifname in attachments]}
+
+
+def released_from_wire(fields: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the attachments whose leases a GC has released; a daemon of before names none.
+
+    Raises:
+        ValueError: it is no answer to GC.
+    """
+    try:
+        return [(str(each["ContainerID"]), str(each["IfName"])) for each in fields.get("Attachments", [])]
+    except (KeyError, TypeError):
+        raise ValueError("what the daemon says that it released is no list of attachments") from None
 
 
 def _net_to_wire(prefix: Prefix) -> dict[str, bytes]:

@@ -13,7 +13,7 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from cni_plugins.spec.errors import CNIError
-from cni_plugins.spec.result import VERSIONS
+from cni_plugins.spec.result import VERSIONS, Result
 from ipam.dhcp import rpc
 from ipam.dhcp.daemon.lease import LeaseError
 from ipam.dhcp.gob import MAX_MESSAGE, Decoder, encode
@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from asyncio import StreamReader, StreamWriter
     from collections.abc import Awaitable, Callable
 
-    from cni_plugins.spec.result import Result
     from ipam.dhcp.daemon.service import Service
+    from ipam.dhcp.gob import Struct
+
+    Answer = Result | list[tuple[str, str]] | None
 
 _log = logging.getLogger(__name__)
 _MAX_CONNECTIONS = 1000
@@ -40,7 +42,7 @@ class Server:
     """
 
     def __init__(self, service: Service) -> None:
-        self._methods: dict[str, Callable[[dict[str, Any]], Awaitable[Result | None]]] = {
+        self._methods: dict[str, Callable[[dict[str, Any]], Awaitable[Answer]]] = {
             rpc.ALLOCATE: service.allocate,
             rpc.RELEASE: service.release,
             rpc.GC: service.gc,
@@ -92,29 +94,25 @@ class Server:
                 if not isinstance(request, dict) or not isinstance(args, dict):
                     raise ValueError("not a call")  # noqa: TRY004 (of what came in)
                 method = str(request.get("ServiceMethod", ""))
-                result, error = await self._call(method, args)
+                answer, error = await self._call(method, args)
                 head = {"ServiceMethod": method, "Seq": request.get("Seq", 0), "Error": error}
-                body = (
-                    encode(rpc.NOTHING, {}, known)
-                    if result is None
-                    else encode(rpc.RESULT, rpc.to_wire(result), known)
-                )
-                writer.write(encode(rpc.RESPONSE, head, known) + body)
+                writer.write(encode(rpc.RESPONSE, head, known) + encode(*_to_wire(answer), known))
                 await writer.drain()
 
     async def _talk_json(self, line: bytes, reader: StreamReader, writer: StreamWriter) -> None:
         while line.strip():
             number, method, args = _json_call(line)
-            result, error = await self._call(method, args)
-            body = {} if result is None else result.to_json(VERSIONS[-1])
-            answer = {"id": number, "result": None if error else body, "error": error or None}
-            writer.write(json.dumps(answer).encode() + b"\n")
+            answer, error = await self._call(method, args)
+            # A result is as a plugin prints it, not as Go's own structures have it.
+            body = answer.to_json(VERSIONS[-1]) if isinstance(answer, Result) else _to_wire(answer)[1]
+            said = {"id": number, "result": None if error else body, "error": error or None}
+            writer.write(json.dumps(said).encode() + b"\n")
             await writer.drain()
             async with asyncio.timeout(_IDLE_SECONDS):
                 line = await reader.readline()
 
-    async def _call(self, method: str, args: dict[str, Any]) -> tuple[Result | None, str]:
-        """Call a method; return its result, and the error as text."""
+    async def _call(self, method: str, args: dict[str, Any]) -> tuple[Answer, str]:
+        """Call a method; return its answer, and the error as text."""
         function = self._methods.get(method)
         if function is None:
             return None, f"rpc: can't find method {method}"
@@ -124,6 +122,15 @@ class Server:
             return None, "\n".join(filter(None, (error.msg, error.details)))
         except (LeaseError, OSError) as error:
             return None, str(error) or type(error).__name__
+
+
+def _to_wire(answer: Answer) -> tuple[Struct, dict[str, Any]]:
+    """Return an answer's type and its fields."""
+    if answer is None:
+        return rpc.NOTHING, {}
+    if isinstance(answer, Result):
+        return rpc.RESULT, rpc.to_wire(answer)
+    return rpc.RELEASED, rpc.released_to_wire(answer)
 
 
 def _json_call(line: bytes) -> tuple[Any, str, dict[str, Any]]:

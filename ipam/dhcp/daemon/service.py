@@ -84,20 +84,21 @@ class Service:
         conf, _raw = _configuration(args)
         await self._release(_checked_name(args, conf))
 
-    async def gc(self, args: dict[str, Any]) -> None:
-        """Give back the network's leases that are not among its valid attachments."""
+    async def gc(self, args: dict[str, Any]) -> list[tuple[str, str]]:
+        """Give back the network's leases that are not among its valid attachments; return whose they were."""
         conf, raw = _configuration(args)
         listed = raw.get(ATTACHMENTS_KEY)
         if not isinstance(listed, list):
             raise LeaseError(f"GC needs {ATTACHMENTS_KEY}: a list")
         valid = {(item.get("containerID"), item.get("ifname")) for item in listed if isinstance(item, dict)}
-        gone = [
-            name
+        gone = {
+            name: (lease.record.container_id, lease.record.ifname)
             for name, lease in self._leases.items()
             if lease.record.network == conf.name
             and (lease.record.container_id, lease.record.ifname) not in valid
-        ]
+        }
         await asyncio.gather(*map(self._release, gone))
+        return sorted(gone.values())
 
     async def stop(self) -> None:
         """Leave the leases as they are, for the next daemon."""
