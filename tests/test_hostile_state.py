@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -11,11 +11,15 @@ from cni_plugins.attach import homecoming
 from cni_plugins.kernel import files, notes
 from cni_plugins.plugins import tuning
 from cni_plugins.rules.portmap_note import Note
+from cni_plugins.spec import skel
+from cni_plugins.spec.errors import CNIError
 from conflist.cache import Attachment, Cache
 from conflist.load import load_network
 from ipam.dhcp import notes as dhcp
 from ipam.host_local.index import Index
 from ipam.host_local.store import Store
+from tests import hostile
+from tests.calls import variables
 from tests.host_local import call as ask
 from tests.host_local import config
 
@@ -120,6 +124,29 @@ def test_a_note_of_tuning_that_names_another_file(
     tuning._forget(ATTACHMENT)
     assert untouched(outside)
     assert notes.attachments("tuning-stashes") == []
+
+
+def test_an_allow_list_that_is_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its expressions would be tried for seconds."""
+    listed = tmp_path / "allowlist.conf"
+    monkeypatch.setattr(tuning, "_ALLOWLIST", str(listed))
+
+    def refusal(verb: str) -> dict[str, Any]:
+        raw = hostile.valid("tuning", verb, str(tmp_path), "1.1.0")
+        del raw["mtu"], raw["mac"]  # STATUS would try whether their notes have a place on this machine
+        with pytest.raises((CNIError, OSError)) as caught:
+            skel.serve(tuning.PLUGIN, variables(verb, str(tmp_path)), raw)
+        return skel.as_cni_error(caught.value).to_json("1.1.0")
+
+    listed.write_bytes(b"\n" * tuning._LONGEST_LIST)
+    assert "is not allowed" in str(refusal("ADD")["msg"])
+    for size in (tuning._LONGEST_LIST + 1, 1 << 20):
+        listed.write_bytes(b"a" * size)
+        said = refusal("ADD")
+        assert said["code"] == 100
+        assert f"cannot read {listed}: longer than {tuning._LONGEST_LIST} bytes" in str(said["msg"])
+        said = refusal("STATUS")
+        assert (said["code"], "longer than" in str(said["msg"])) == (50, True)
 
 
 def test_a_cache_whose_draft_is_a_link(tmp_path: Path, outside: Path) -> None:
