@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from integration.checks import address_of, bridge, check, leftovers, pods, port_of, ptp, refusal
+from integration.checks import address_of, bridge, check, files, leftovers, pods, port_of, ptp, refusal
 from integration.node import PEER
+from integration.rights import unable
 
 if TYPE_CHECKING:
     from integration.node import Node
@@ -334,6 +336,27 @@ def test_gc_removes_the_ifbs_of_this_network(node: Node) -> None:
     assert node.cni("GC", "bandwidth", conf) == (0, None)
     left = {name for name in node.links() if name.startswith("bwp")}
     assert left == {names["c2"], names["c3"], "bwp000000000000"}
+
+
+def test_an_ifb_that_could_not_be_deleted_is_found_again(
+    node: Node, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Of an ADD that was killed before the ifb had its alias, so that nothing but the note tells of it."""
+    node.run(["ip", "link", "add", IFB, "type", "ifb"])
+    os.makedirs(node.path("/run/cni/bandwidth"))
+    with open(node.path("/run/cni/bandwidth/net:c1:eth0"), "x", encoding="ascii"):
+        pass
+    conf = {"cniVersion": "1.1.0", "name": "net", "cni.dev/valid-attachments": []}
+    folder = unable(node, "bandwidth")
+    for verb in ("DEL", "GC"):
+        answer = refusal(node, verb, "bandwidth", conf, plugins=folder)
+        assert f"failed to delete link '{IFB}'" in answer["msg"]
+        assert files(node) == {"/run/cni/bandwidth/net:c1:eth0"}
+        assert IFB in node.links()
+    assert "removed" not in capfd.readouterr().err
+    assert node.cni("GC", "bandwidth", conf) == (0, None)
+    assert f"removed the limit {IFB} of container c1" in capfd.readouterr().err
+    assert (IFB in node.links(), files(node)) == (False, set())
 
 
 def test_status(node: Node) -> None:

@@ -75,13 +75,11 @@ def add(request: Request) -> Result:
 
 def delete(request: Request) -> None:
     """Remove the ifb, and the limits of a pair that is still there."""
-    name = _ifb_name(request.network, request.container_id)
     teardown = Teardown()
     with Netlink() as host:
         if request.prev_result is not None:
             teardown.step(_release, request, request.prev_result, host)
-        teardown.step(link.delete, host, name)
-    teardown.step(notes.remove, _KIND, _attachment(request))
+        teardown.step(_remove, host, _attachment(request))
     teardown.finish()
 
 
@@ -122,8 +120,8 @@ def status(_request: Request) -> None:
 def gc(request: Request) -> None:
     """Remove the ifbs of this network's containers that are gone.
 
-    The reference's ifbs do not say whose they are, and neither do those of an ADD that was killed before it
-    could name its own: their names are hashes that only a DEL can make again.
+    The reference's ifbs stay: they do not say whose they are, and their names are hashes that only a DEL can
+    make again. Of an ADD that was killed before its ifb could say so, a note tells.
     """
     spared = {container_id for container_id, _ifname in request.valid_attachments()}
     teardown = Teardown()
@@ -136,9 +134,20 @@ def gc(request: Request) -> None:
                 teardown.step(_collect, host, each.name, network, container_id)
         for attachment in notes.attachments(_KIND):  # of ADDs that were killed
             if attachment[0] == request.network and attachment[1] not in spared:
-                teardown.step(_collect, host, _ifb_name(*attachment[:2]), *attachment[:2])
-                teardown.step(notes.remove, _KIND, attachment)
+                teardown.step(_collect_noted, host, attachment)
     teardown.finish()
+
+
+def _remove(host: Netlink, attachment: tuple[str, str, str]) -> bool:
+    """Delete an attachment's ifb, and then its note: one that is still there must be found again."""
+    gone = link.delete(host, _ifb_name(*attachment[:2]))
+    notes.remove(_KIND, attachment)
+    return gone
+
+
+def _collect_noted(host: Netlink, attachment: tuple[str, str, str]) -> None:
+    if _remove(host, attachment):
+        skel.removed(attachment[0], f"the limit {_ifb_name(*attachment[:2])} of container {attachment[1]}")
 
 
 def _collect(host: Netlink, name: str, network: str, container_id: str) -> None:
