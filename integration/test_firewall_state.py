@@ -27,6 +27,7 @@ from integration.firewalls import (
     iptables,
     traces,
 )
+from integration.rights import unable
 
 if TYPE_CHECKING:
     from integration.node import Node
@@ -128,6 +129,18 @@ def test_gc_of_both_backends(node: Node, capfd: pytest.CaptureFixture[str]) -> N
     assert len([line for line in iptables(node, "CNI-FORWARD") if "10.77.0.20/" in line]) == 2
     assert node.cni("GC", "firewall", {**none, "name": "else"}) == (0, None)
     assert [line for line in traces(node) if "address:" not in line] == []
+
+
+def test_gc_that_is_refused_claims_nothing(node: Node, capfd: pytest.CaptureFixture[str]) -> None:
+    (result,) = pods(node, bridge(), "c1")
+    node.add("firewall", conf(result, backend="nftables"), netns="c1")
+    none = conf(**{"cni.dev/valid-attachments": []})
+    refusal(node, "GC", "firewall", none, plugins=unable(node, "firewall"))
+    assert "removed" not in capfd.readouterr().err
+    assert f"{address_of(result)} " in elements(node, "pods4")
+    assert node.cni("GC", "firewall", none) == (0, None)
+    assert "removed what let c1 eth0 through the firewall" in capfd.readouterr().err
+    assert elements(node, "pods4") == ""
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

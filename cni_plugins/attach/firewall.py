@@ -171,12 +171,20 @@ def collect(network: str, valid: set[tuple[str, str]]) -> None:
     notes.sweep(KIND)
     for attachment in notes.attachments(KIND):
         if attachment[0] == network and attachment[1:] not in valid:
-            note = Note.parse(notes.read(KIND, attachment))
-            teardown.step(remove, attachment, note or Note("", "", []))
-            skel.removed(network, f"what let {' '.join(attachment[1:])} through the firewall")
-    if _nftables_may_hold():
-        teardown.step(firewall_nftables.collect, network, valid)
+            teardown.step(_collect, attachment)
+    teardown.step(_collect_unnoted, network, valid)
     teardown.finish()
+
+
+def _collect(attachment: Attachment) -> None:
+    note = Note.parse(notes.read(KIND, attachment))
+    remove(attachment, note or Note("", "", []))
+    skel.removed(attachment[0], f"what let {' '.join(attachment[1:])} through the firewall")
+
+
+def _collect_unnoted(network: str, valid: set[tuple[str, str]]) -> None:
+    if _nftables_may_hold():
+        firewall_nftables.collect(network, valid)
 
 
 def _nftables_may_hold() -> bool:
