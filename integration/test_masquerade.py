@@ -103,7 +103,7 @@ def test_an_unknown_backend_is_refused(node: Node) -> None:
 def test_nothing_there_is_no_error_and_makes_nothing(node: Node) -> None:
     remove(node)
     with node.entered():
-        masquerade.gc(request("GC"), set())
+        masquerade.gc(request("GC"), set(), configured=True)
     assert node.ruleset() == ""
 
 
@@ -187,7 +187,7 @@ def test_gc_spares_the_valid_and_other_networks(node: Node) -> None:
         add(node, ADDRESSES[0], container=container)
     add(node, ADDRESSES[0], network="other")
     with node.entered():
-        masquerade.gc(request("GC"), {("c2", "eth0"), ("c1", "eth1")})
+        masquerade.gc(request("GC"), {("c2", "eth0"), ("c1", "eth1")}, configured=True)
     assert node.ruleset() == ruleset(text(ADDRESSES[0], "c2"), text(ADDRESSES[0], network="other"))
     assert note(node) is None
     assert note(node, "c2")

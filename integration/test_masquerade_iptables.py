@@ -73,7 +73,7 @@ def test_gc_of_iptables_spares_the_valid_and_other_networks(iptables_node: Node)
         add(iptables_node, ADDRESSES[0], backend="iptables", container=container)
     add(iptables_node, ADDRESSES[0], backend="iptables", network="other")
     with iptables_node.entered():
-        masquerade.gc(request("GC"), {("c2", "eth0")})
+        masquerade.gc(request("GC"), {("c2", "eth0")}, configured=True)
     left = [line for line in iptables(iptables_node) if line.startswith("-A POSTROUTING")]
     assert [(("c2" in line), ("other" in line)) for line in left] == [(True, False), (False, True)]
     assert sum(line.startswith("-N CNI-") for line in iptables(iptables_node)) == 2

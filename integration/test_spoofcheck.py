@@ -11,7 +11,7 @@ import pytest
 
 from cni_plugins.attach import spoofcheck
 from cni_plugins.kernel import notes
-from cni_plugins.spec.errors import CheckFailedError
+from cni_plugins.spec.errors import CheckFailedError, CNIError
 from cni_plugins.spec.request import Request
 
 if TYPE_CHECKING:
@@ -185,6 +185,27 @@ def test_gc_removes_what_is_not_valid(node: Node) -> None:
         spoofcheck.gc(request("GC"), {("c2", "eth0")})
     left = node.ruleset()
     assert [container in left for container in ("-c1-", "-c2-", "-c3-")] == [False, True, True]
+
+
+def test_gc_goes_on_after_an_attachment_that_stays(node: Node, capfd: pytest.CaptureFixture[str]) -> None:
+    """The first and the last: in whatever order a folder lists its files, one comes before another."""
+    containers = [f"c{number}" for number in range(5)]
+    for container in containers:
+        add(node, container)
+    stuck = ("c0", "c4")
+    for container in stuck:  # a chain that is in use cannot be deleted
+        node.run(["nft", f"add rule bridge nat PREROUTING jump cni-br-iface-{container}-eth0"])
+    with node.entered(), pytest.raises(CNIError, match=r"busy.*; .*busy"):
+        spoofcheck.gc(request("GC"), set())
+    left = node.ruleset()
+    assert [each for each in containers if f"cni-br-iface-{each}-eth0-mac" in left] == list(stuck)
+    said = capfd.readouterr().err
+    assert [each for each in containers if f"check of {each} eth0" in said] == ["c1", "c2", "c3"]
+    node.run(["nft", "flush chain bridge nat PREROUTING"])
+    with node.entered():
+        spoofcheck.gc(request("GC"), set())
+        assert notes.attachments("spoofcheck") == []
+    assert node.ruleset() == EMPTY
 
 
 def test_a_forged_address_does_not_pass(node: Node) -> None:

@@ -126,6 +126,17 @@ def test_import_budget_of_a_delegation(suite_bin: str, tmp_path: Path) -> None:
     assert "ipam.host_local.plugin" in modules
 
 
+def test_what_a_delete_without_masquerade_leaves_unloaded(suite_bin: str, tmp_path: Path) -> None:
+    """It asks for notes of options that were on, and no more."""
+    raw = {**host_local(tmp_path), "type": "bridge"}
+    env = variables("DEL", suite_bin, containerid="c-without-notes")
+    status, output, modules = loaded("bridge", env, json.dumps(raw).encode())
+    assert (status, output) == (0, b"")
+    assert "cni_plugins.kernel.notes" in modules
+    for name in ("attach.masquerade", "attach.spoofcheck", "kernel.nft", "kernel.nftprobe"):
+        assert f"cni_plugins.{name}" not in modules
+
+
 def test_the_budget_is_noticed(suite_bin: str, tmp_path: Path) -> None:
     """Text that is no JSON may cost the error's own module, which is what these tests look for."""
     _status, _output, modules = loaded("loopback", variables("STATUS", suite_bin), b'{"a" 1}')

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cni_plugins.attach import ipam
 from cni_plugins.attach.owner import is_anothers
-from cni_plugins.kernel import link
+from cni_plugins.kernel import link, notes
 from cni_plugins.kernel.netns import find_namespace
 
 TYPE_CHECKING = False
@@ -42,6 +42,11 @@ def leave(request: Request, teardown: Teardown, step: Callable[..., object], *ar
     teardown.step(step, *args)
     if not address_first:
         teardown.step(ipam.forward, request)
+
+
+def noted(request: Request, kind: str) -> bool:
+    """Tell whether an ADD left a note of this kind: of something that may not be configured any more."""
+    return notes.exists(kind, (request.network, request.container_id, request.ifname))
 
 
 def _delete_links(request: Request, names: tuple[str, ...]) -> None:

@@ -5,6 +5,7 @@ ADD writes one backend's rules; DEL and GC remove both backends', also those tha
 
 from __future__ import annotations
 
+from cni_plugins.attach.undo import Teardown
 from cni_plugins.kernel import notes
 from cni_plugins.kernel.nft import Nft
 from cni_plugins.kernel.nftbatch import Batch
@@ -31,16 +32,18 @@ if TYPE_CHECKING:
 
     from cni_plugins.address import Prefix
     from cni_plugins.attach import masquerade_iptables
+    from cni_plugins.kernel import nftprobe
     from cni_plugins.kernel.nft import FoundRule
     from cni_plugins.spec.request import Request
 
     Attachment = tuple[str, str, str]
 else:
     masquerade_iptables = Lazy("cni_plugins.attach.masquerade_iptables")
+    nftprobe = Lazy("cni_plugins.kernel.nftprobe")
 
 NFTABLES = "nftables"
 IPTABLES = "iptables"
-_KIND = "masquerade"
+_KIND = notes.MASQUERADE
 
 
 def add(request: Request, addresses: Sequence[Prefix], backend: str | None) -> None:
@@ -56,10 +59,12 @@ def add(request: Request, addresses: Sequence[Prefix], backend: str | None) -> N
         ProgramError: iptables failed.
         OSError: the kernel refused the rules.
     """
+    attachment = _attachment(request)
     if _is_iptables(backend):
+        # First: a DEL that is told of no masquerade goes by the note.
+        notes.write(_KIND, attachment, [IPTABLES])
         masquerade_iptables.add(request.network, request.container_id, addresses)
         return
-    attachment = _attachment(request)
     with Nft() as tables:
         handles = tables.change(lambda: _addition(tables, attachment, addresses))
     notes.write(_KIND, attachment, [str(handle) for handle in handles])
@@ -76,8 +81,8 @@ def remove(request: Request) -> None:
     with Nft() as tables:
         tables.change(lambda: _deletion(_present(tables, attachment)))
         found = _iptables_families(tables, attachment)
-    # What has a note was made here, with nftables, and is gone now; anything else may be iptables' too.
-    if found or notes.read(_KIND, attachment) is None:
+    # What has a note of rules was made here, with nftables, and is gone now; all else may be iptables' too.
+    if found or notes.handles(_KIND, attachment) is None:
         masquerade_iptables.remove(request.network, request.container_id, found)
     notes.remove(_KIND, attachment)
 
@@ -113,33 +118,55 @@ def _check_nftables(tables: Nft, attachment: Attachment, addresses: Sequence[Pre
             raise CheckFailedError(f"the nftables rule that masquerades {address} is missing in {CHAIN}")
 
 
-def gc(request: Request, valid: set[tuple[str, str]]) -> None:
+def gc(request: Request, valid: set[tuple[str, str]], *, configured: bool) -> None:
     """Remove the rules of the network's attachments, except some.
 
     Args:
         request: the GC.
         valid: the container ids and interface names of attachments that stay.
+        configured: the network has masquerade now. Else iptables is asked only when a note tells of it.
 
     Raises:
-        ProgramError: iptables failed.
+        CNIError: steps that failed; all were gone through, and the notes stay.
         OSError: the kernel refused.
     """
     network = request.network
-    with Nft() as tables:
-        stale: list[FoundRule] = []
+    noted = [each for each in notes.attachments(_KIND) if each[0] == network and each[1:] not in valid]
+    by_iptables = configured or any(map(_may_be_of_iptables, noted))
+    teardown = Teardown()
+    if by_iptables or nftprobe.usable():
+        with Nft() as tables:
+            teardown.step(_collect_rules, tables, network, valid)
+            if by_iptables:
+                teardown.step(_collect_chains, tables, network, valid)
+    teardown.finish()
+    for attachment in noted:
+        teardown.step(notes.remove, _KIND, attachment)
+    teardown.finish()
 
-        def collection() -> Batch:
-            stale[:] = _stale(tables, network, valid)
-            return _deletion(stale)
 
-        tables.change(collection)
-        for each in stale:
-            skel.removed(network, f"a rule that masquerades ({each.comment.partition(', ')[2]})")
-        families = masquerade_iptables.network_traces(tables, network)
+def _may_be_of_iptables(attachment: Attachment) -> bool:
+    try:
+        return notes.handles(_KIND, attachment) is None
+    except OSError:  # who removes it will say so
+        return True
+
+
+def _collect_rules(tables: Nft, network: str, valid: set[tuple[str, str]]) -> None:
+    stale: list[FoundRule] = []
+
+    def collection() -> Batch:
+        stale[:] = _stale(tables, network, valid)
+        return _deletion(stale)
+
+    tables.change(collection)
+    for each in stale:
+        skel.removed(network, f"a rule that masquerades ({each.comment.partition(', ')[2]})")
+
+
+def _collect_chains(tables: Nft, network: str, valid: set[tuple[str, str]]) -> None:
+    families = masquerade_iptables.network_traces(tables, network)
     masquerade_iptables.gc(network, {container_id for container_id, _ifname in valid}, families)
-    for attachment in notes.attachments(_KIND):
-        if attachment[0] == network and attachment[1:] not in valid:
-            notes.remove(_KIND, attachment)
 
 
 def _is_iptables(backend: str | None) -> bool:

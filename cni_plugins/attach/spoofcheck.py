@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from cni_plugins.attach.undo import Teardown
 from cni_plugins.kernel import notes
 from cni_plugins.kernel.link import parse_mac
 from cni_plugins.kernel.nft import Nft
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
     Attachment = tuple[str, str, str]
 
-_KIND = "spoofcheck"
+_KIND = notes.SPOOFCHECK
 
 
 def add(request: Request, port: str, mac: str) -> None:
@@ -90,12 +91,18 @@ def gc(request: Request, valid: set[tuple[str, str]]) -> None:
         valid: the container ids and interface names of attachments that stay.
 
     Raises:
-        OSError: the kernel refused.
+        CNIError: some could not be removed; the others are.
     """
+    teardown = Teardown()
     for attachment in notes.attachments(_KIND):
         if attachment[0] == request.network and attachment[1:] not in valid:
-            _remove(attachment)
-            skel.removed(request.network, f"the source address check of {' '.join(attachment[1:])}")
+            teardown.step(_collect, attachment)
+    teardown.finish()
+
+
+def _collect(attachment: Attachment) -> None:
+    _remove(attachment)
+    skel.removed(attachment[0], f"the source address check of {' '.join(attachment[1:])}")
 
 
 def _remove(attachment: Attachment) -> None:

@@ -7,12 +7,17 @@ name, as the request checked them: none of the three can hold a colon or a slash
 
 from __future__ import annotations
 
+import errno
 import posix
 
 from cni_plugins.kernel import files
 
 FOLDER = "/run/cni"
+MASQUERADE = "masquerade"
+SPOOFCHECK = "spoofcheck"
+"""Kinds that a DEL looks for before it loads what made them."""
 _HANDLE_DIGITS = 19
+_NO_NOTE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
 
 
 def write(kind: str, attachment: tuple[str, str, str], lines: list[str]) -> None:
@@ -70,6 +75,18 @@ def read(kind: str, attachment: tuple[str, str, str]) -> list[str] | None:
     """
     data = files.read(_path(kind, attachment))
     return None if data is None else data.decode("utf-8", "replace").splitlines()
+
+
+def exists(kind: str, attachment: tuple[str, str, str]) -> bool:
+    """Tell whether an attachment has a note, at the cost of an lstat(2).
+
+    One that cannot be looked at counts: who reads it learns why.
+    """
+    try:
+        posix.lstat(_path(kind, attachment))
+    except OSError as error:
+        return error.errno not in _NO_NOTE
+    return True
 
 
 def handles(kind: str, attachment: tuple[str, str, str]) -> list[int] | None:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import posix
 
 from cni_plugins.attach import configure, gateway, ipam, veth
-from cni_plugins.attach.detach import detach, leave
+from cni_plugins.attach.detach import detach, leave, noted
 from cni_plugins.attach.undo import Teardown, Undo
-from cni_plugins.kernel import bridgeport, link, sysctl
+from cni_plugins.kernel import bridgeport, link, notes, sysctl
 from cni_plugins.kernel.netlink import Netlink
 from cni_plugins.kernel.netns import Namespace
 from cni_plugins.lazy import Lazy
@@ -107,9 +107,9 @@ def delete(request: Request) -> None:
     teardown = Teardown()
     detach(request, teardown)
     teardown.step(veth.forget, request)
-    if conf.ip_masq:
+    if conf.ip_masq or noted(request, notes.MASQUERADE):
         teardown.step(masquerade.remove, request)
-    if conf.macspoofchk:
+    if conf.macspoofchk or noted(request, notes.SPOOFCHECK):
         teardown.step(spoofcheck.remove, request)
     teardown.finish()
 
@@ -160,10 +160,8 @@ def gc(request: Request) -> None:
     valid = request.valid_attachments()
     teardown = Teardown()
     leave(request, teardown, veth.gc, request)
-    if conf.ip_masq:
-        teardown.step(masquerade.gc, request, valid)
-    if conf.macspoofchk:
-        teardown.step(spoofcheck.gc, request, valid)
+    teardown.step(masquerade.gc, request, valid, configured=conf.ip_masq)
+    teardown.step(spoofcheck.gc, request, valid)
     teardown.finish()
 
 

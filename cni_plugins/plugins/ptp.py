@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from cni_plugins.address import Prefix, families, format_address, parse_address
 from cni_plugins.attach import configure, gateway, ipam, veth
-from cni_plugins.attach.detach import detach, leave
+from cni_plugins.attach.detach import detach, leave, noted
 from cni_plugins.attach.undo import Teardown, Undo
-from cni_plugins.kernel import addr, link, route, sysctl
+from cni_plugins.kernel import addr, link, notes, route, sysctl
 from cni_plugins.kernel.netlink import Netlink
 from cni_plugins.kernel.netns import Namespace
 from cni_plugins.lazy import Lazy
@@ -74,7 +74,7 @@ def delete(request: Request) -> None:
     teardown = Teardown()
     detach(request, teardown)
     teardown.step(veth.forget, request)
-    if conf.ip_masq:
+    if conf.ip_masq or noted(request, notes.MASQUERADE):
         teardown.step(masquerade.remove, request)
     teardown.finish()
 
@@ -118,8 +118,7 @@ def gc(request: Request) -> None:
     valid = request.valid_attachments()
     teardown = Teardown()
     leave(request, teardown, veth.gc, request)
-    if conf.ip_masq:
-        teardown.step(masquerade.gc, request, valid)
+    teardown.step(masquerade.gc, request, valid, configured=conf.ip_masq)
     teardown.finish()
 
 

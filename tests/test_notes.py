@@ -1,0 +1,49 @@
+"""Notes that a DEL or a GC looks for without knowing whether there are any."""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING
+
+import pytest
+
+from cni_plugins.attach import masquerade
+from cni_plugins.kernel import netlink, notes
+from cni_plugins.spec.request import Request
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ATTACHMENT = ("net", "c1", "eth0")
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(notes, "FOLDER", str(tmp_path))
+
+
+def test_whether_there_is_one(tmp_path: Path) -> None:
+    assert not notes.exists("masquerade", ATTACHMENT)
+    notes.begin("masquerade", ATTACHMENT)
+    assert notes.exists("masquerade", ATTACHMENT)
+    assert not notes.exists("masquerade", ("net", "c" * 250, "eth0"))
+    (tmp_path / "file").touch()
+    assert not notes.exists("file", ATTACHMENT)
+    (tmp_path / "loop").symlink_to("loop")
+    assert notes.exists("loop", ATTACHMENT)
+
+
+def test_gc_where_the_kernel_has_no_nf_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A network without masquerade needs none."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EPROTONOSUPPORT, "Protocol not supported")
+
+    monkeypatch.setattr(netlink.Netlink, "__init__", refuse)
+    notes.write("masquerade", ATTACHMENT, ["5"])
+    notes.write("masquerade", ("other", "c1", "eth0"), ["5"])
+    request = Request({"CNI_COMMAND": "GC"}, {"cniVersion": "1.1.0", "name": "net"})
+    masquerade.gc(request, set(), configured=False)
+    assert notes.attachments("masquerade") == [("other", "c1", "eth0")]
+    with pytest.raises(OSError, match="Protocol not supported"):
+        masquerade.gc(request, set(), configured=True)
