@@ -186,6 +186,16 @@ def overlap_a_list(node: Node) -> None:
     write_list(node, {**BRIDGE, "bridge": "br1"}, name="other")
 
 
+def run_in_a_container(node: Node) -> None:
+    """The node's uplink is a macvlan that our plugin made, of the network that the node is in."""
+    for command in (
+        "link add link uplink name eth0 type macvlan mode bridge",
+        "link set eth0 up alias machines:node1:eth0",
+        "address add 10.77.0.200/25 dev eth0",
+    ):
+        node.run(["ip", *command.split()])
+
+
 def filter_by_nftables_alone(node: Node) -> None:
     write_list(node, BRIDGE, {"type": "firewall", "backend": "nftables"})
     assert doctor(node) == []
@@ -218,6 +228,7 @@ TOLD: dict[str, tuple[Callable[[Node], None], str, str]] = {
         "conflict",
         "which the host has on uplink",
     ),
+    "subnet of a host in a container": (run_in_a_container, "conflict", "which the host has on eth0"),
     "MTU": (ip("link", "set", "uplink", "mtu", "1400"), "mtu", "uplink only 1400"),
     "dropped by iptables": (filter_by_nftables_alone, "forward-policy", "nftables cannot change that"),
     "no daemon": (wait_for_flanneld, "subnet-file", "/run/flannel/subnet.env"),

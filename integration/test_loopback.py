@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from integration.checks import check, ping, refusal
+from integration.checks import check, ping, ptp, refusal
+from integration.sublinks import network, parent
 
 if TYPE_CHECKING:
     from integration.node import Node
@@ -110,6 +111,22 @@ def test_check(node: Node, damage: str, repair: str, found: str) -> None:
 def test_del_without_a_namespace(node: Node, netns: str) -> None:
     node.delete("loopback", loopback(), netns=netns, ifname="lo")
     assert "UP" in node.links()["lo"]["flags"]
+
+
+@pytest.mark.parametrize(("plugin", "conf"), [("ptp", ptp()), ("macvlan", network())])
+def test_a_late_del_when_the_namespace_is_another_containers(
+    node: Node, plugin: str, conf: dict[str, Any]
+) -> None:
+    """Its interface says so; what has no interface of ours is taken for one's own, as by the reference."""
+    parent(node)
+    node.netns("c1")
+    for container in ("old", "new"):
+        node.add("loopback", loopback(), netns="c1", ifname="lo", container=container)
+    node.add(plugin, conf, netns="c1", container="new")
+    node.delete("loopback", loopback(), netns="c1", ifname="lo", container="old")
+    assert is_up(node)
+    node.delete("loopback", loopback(), netns="c1", ifname="lo", container="new")
+    assert not is_up(node)
 
 
 def test_the_hosts_loopback_is_safe(node: Node) -> None:

@@ -86,6 +86,14 @@ def test_flags(call: Callable[..., None], flags: int, change: int, kernel: Kerne
     assert message["attrs"] == []
 
 
+def test_up_with_a_text_left_on_it(kernel: KernelEnd) -> None:
+    for text, expected in (("a:b:c", {"IFLA_IFALIAS": "a:b:c"}), ("é" * 127, {"IFLA_IFALIAS": "é" * 127})):
+        message = asked(kernel, link.set_up, 5, text).decoded()
+        assert (message["index"], message["flags"], message["change"]) == (5, 1, 1)
+        assert attributes(message) == expected
+    assert attributes(asked(kernel, link.set_up, 5, "é" * 128).decoded()) == {}, "IFALIASZ"
+
+
 def test_set_master_and_mac(kernel: KernelEnd) -> None:
     port, bridge = (link.Link(link.header(index)) for index in (5, 7))
     for request, expected in (

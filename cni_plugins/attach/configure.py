@@ -48,6 +48,7 @@ def apply(
     *,
     dad: bool = False,
     routed: Sequence[route.Route] = (),
+    alias: str = "",
 ) -> None:
     """Add the addresses, bring the interface up, add the routes.
 
@@ -58,6 +59,7 @@ def apply(
         dad: see `prepare`.
         routed: routes in the place of those to the addresses' subnets, for a link with only the host beyond:
             every next hop is taken to be on it.
+        alias: what is left on the interface; empty: what is there stays.
 
     Raises:
         ConflictError: two routes are the same for the kernel.
@@ -69,7 +71,7 @@ def apply(
         addr.add(nl, interface.index, ip.address, flags=extra | addr.flags_for(ip.address, dad=dad))
         if ip.gateway is not None:
             gateways.setdefault(ip.address.version, ip.gateway)
-    link.set_up(nl, interface.index)
+    link.set_up(nl, interface.index, alias)
     for own in routed:
         route.add(nl, own)
     for given in result.routes:

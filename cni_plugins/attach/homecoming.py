@@ -93,7 +93,8 @@ def _is_lent(request: Request, found: Link, noted: list[str] | None) -> bool:
     """Tell whether a container's interface is the one that an ADD moved there."""
     if noted is not None:
         return found.alias == noted[0]
-    return bool(found.alias) and request.conf.device in ("", found.alias)
+    # Other aliases are an administrator's, or say whose a link is that was never lent.
+    return not ifname_problem(found.alias) and request.conf.device in ("", found.alias)
 
 
 def _move(inside: Netlink, host: Netlink, found: Link, noted: list[str] | None) -> None:

@@ -1,19 +1,22 @@
-"""Whose a container's interface is: the alias of a veth pair's host end says so."""
+"""Whose a container's interface is: an alias says so, of the link itself or of a veth pair's host end."""
 
 from __future__ import annotations
 
 from cni_plugins.kernel import link
 from cni_plugins.kernel.netlink import Netlink
 from cni_plugins.spec import skel
+from cni_plugins.spec.request import ifname_problem, valid_identifier
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from cni_plugins.kernel.link import Link
     from cni_plugins.spec.request import Request
 
 
 def alias(request: Request) -> str:
-    """Return what a host end says; none of the three can hold a colon."""
+    """Return what a link says; none of the three can hold a colon."""
     return f"{request.network}:{request.container_id}:{request.ifname}"
 
 
@@ -21,16 +24,40 @@ def is_anothers(request: Request, found: Link) -> bool:
     """Tell whether an interface in a DEL's namespace is another container's; say so on standard error.
 
     A path such as /proc/PID/ns/net may lead to another container's namespace by the time of a DEL. Chained
-    plugins of other networks may have the same interface: only the container counts.
+    plugins of other networks may have the same interface: only the container counts. A link without our
+    alias is taken for this container's: the reference plugins give it none.
     """
-    if found.kind != "veth" or not found.peer:
+    return _is_told_of(request, found, found.name)
+
+
+def is_shared(request: Request, links: Iterable[Link], name: str) -> bool:
+    """Tell whether a namespace has an interface of another container; say so on standard error.
+
+    Args:
+        request: the DEL.
+        links: what is in the namespace.
+        name: the interface that stays as it is if so.
+    """
+    return any(_is_told_of(request, each, name) for each in links)
+
+
+def _is_told_of(request: Request, found: Link, name: str) -> bool:
+    said = _said_of(found).split(":")
+    if len(said) != 3 or said[1] == request.container_id:
         return False
+    if not (valid_identifier(said[0]) and valid_identifier(said[1])) or ifname_problem(said[2]):
+        return False  # somebody else's words
+    skel.warn(f"{name} in {request.netns} is left alone: {found.name} is of {' '.join(said)}")
+    return True
+
+
+def _said_of(found: Link) -> str:
+    if found.kind != "veth":
+        return found.alias
+    if not found.peer:
+        return ""
     with Netlink() as host:
         host_end = link.find(host, index=found.peer)
     if host_end is None or host_end.kind != "veth" or host_end.peer != found.index:
-        return False  # its other end is not on the host
-    said = host_end.alias.split(":")
-    if len(said) != 3 or said[1] == request.container_id:
-        return False
-    skel.warn(f"{found.name} in {request.netns} is left alone: it is of {' '.join(said)}")
-    return True
+        return ""  # its other end is not on the host
+    return host_end.alias

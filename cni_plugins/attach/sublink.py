@@ -1,14 +1,14 @@
 """A link in the container on top of one of the host: what macvlan, ipvlan, vlan and dummy have in common.
 
 It is made in the container under its name, so that it is gone with the namespace at the latest; IPAM is asked
-when it is there, since a DHCP client needs it.
+when it is there, since a DHCP client needs it. Its alias says whose it is, for a DEL that comes too late.
 """
 
 from __future__ import annotations
 
 from binascii import crc32
 
-from cni_plugins.attach import ipam
+from cni_plugins.attach import ipam, owner
 from cni_plugins.attach.detach import detach
 from cni_plugins.attach.undo import Teardown, Undo
 from cni_plugins.kernel import link, sublink
@@ -132,11 +132,17 @@ def make(request: Request, plan: Plan, given: Result | None = None) -> Result:
         _create(request, plan, parent, host, inside, netns, undo)
         if plan.mac and plan.shares_parent_mac:
             link.set_mac(inside, link.get(inside, request.ifname).index, plan.mac)
-        return complete(request, netns, inside, undo, given)
+        return complete(request, netns, inside, undo, given, alias=owner.alias(request))
 
 
 def complete(
-    request: Request, netns: Namespace, inside: Netlink, undo: Undo, given: Result | None = None
+    request: Request,
+    netns: Namespace,
+    inside: Netlink,
+    undo: Undo,
+    given: Result | None = None,
+    *,
+    alias: str = "",
 ) -> Result:
     """Get addresses for the container's interface, which is there already; configure it, bring it up.
 
@@ -145,7 +151,9 @@ def complete(
         netns: the container's namespace.
         inside: a socket there.
         undo: what gives the addresses back is pushed there.
-        given: see `add`.
+        given: see `make`.
+        alias: what the interface says of its owner from then on; empty: what is there stays. A kernel asked
+            to make a link takes none, and to bring it up is the first that is asked of every link.
     """
     result = given or Result()
     if given is None and request.conf.ipam.type:
@@ -154,14 +162,14 @@ def complete(
     if result.ips:
         with netns.entered():
             configure.prepare(request.ifname, result)
-        configure.apply(inside, interface, result)
+        configure.apply(inside, interface, result, alias=alias)
         # The kernel announces them when the link comes up. A DHCP client has done that already.
         if interface.is_up:
             configure.announce(inside, interface)
         configure.prefer_dns(request.conf.dns, result)
     else:
         result.dns = dns_from(request.conf.dns)
-        link.set_up(inside, interface.index)
+        link.set_up(inside, interface.index, alias)
     result.interfaces = [Interface(interface.name, interface.mac, interface.mtu, request.netns)]
     for ip in result.ips:
         ip.interface = 0

@@ -208,9 +208,10 @@ def find(nl: Netlink, name: str = "", *, index: int = 0) -> Link | None:
         raise
 
 
-def set_up(nl: Netlink, index: int) -> None:
-    """Bring a link up."""
-    nl.tell(RTM_NEWLINK, header(index, IFF_UP, IFF_UP), f"failed to bring link {index} up")
+def set_up(nl: Netlink, index: int, owner: str = "") -> None:
+    """Bring a link up; leave a text on it, if one is given, as `mark` does."""
+    body = header(index, IFF_UP, IFF_UP) + _alias(owner)
+    nl.tell(RTM_NEWLINK, body, f"failed to bring link {index} up")
 
 
 def set_down(nl: Netlink, index: int) -> None:
@@ -229,8 +230,9 @@ def set_mac(nl: Netlink, index: int, mac: bytes) -> None:
 
 def mark(nl: Netlink, name: str, owner: str) -> None:
     """Leave a text on a link that says whose it is; one that an alias is too short for is left out."""
-    if len(owner.encode("utf-8", "surrogateescape")) <= MAX_ALIAS:
-        body = header() + attr_str(IFLA_IFNAME, name) + attr_str(IFLA_IFALIAS, owner)
+    alias = _alias(owner)
+    if alias:
+        body = header() + attr_str(IFLA_IFNAME, name) + alias
         nl.tell(RTM_NEWLINK, body, f"failed to set the alias of link {name!r}")
 
 
@@ -243,3 +245,9 @@ def delete(nl: Netlink, name: str) -> bool:
 def links(nl: Netlink) -> Iterable[Link]:
     """Return every link of the namespace."""
     return [Link(reply.body) for reply in nl.dump(RTM_GETLINK, header() + _SKIP_STATS, "the links")]
+
+
+def _alias(owner: str) -> bytes:
+    if not owner or len(owner.encode("utf-8", "surrogateescape")) > MAX_ALIAS:
+        return b""
+    return attr_str(IFLA_IFALIAS, owner)

@@ -15,9 +15,10 @@ from cni_plugins.spec.result import Interface, IPConfig, Result
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from cni_plugins.attach import verify
+    from cni_plugins.attach import owner, verify
     from cni_plugins.spec.request import Request
 else:
+    owner = Lazy("cni_plugins.attach.owner")
     verify = Lazy("cni_plugins.attach.verify")
 
 _NAME = "lo"  # whatever CNI_IFNAME says
@@ -40,14 +41,19 @@ def add(request: Request) -> Result:
 
 
 def delete(request: Request) -> None:
-    """Take `lo` down, as the reference does, unless the namespace is gone."""
+    """Take `lo` down, as the reference does, unless the namespace is gone or another container's by now.
+
+    `lo` itself does not say whose it is; the interfaces beside it may.
+    """
     if not request.netns:
         return
     netns = find_namespace(request.netns)
     if netns is None:
         return
     with netns, netns.netlink() as inside:
-        link.set_down(inside, link.get(inside, _NAME).index)
+        lo = link.get(inside, _NAME)
+        if not owner.is_shared(request, link.links(inside), _NAME):
+            link.set_down(inside, lo.index)
 
 
 def check(request: Request) -> None:

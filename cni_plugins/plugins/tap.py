@@ -7,7 +7,7 @@ that CHECK does not look at it.
 
 from __future__ import annotations
 
-from cni_plugins.attach import configure, ipam, sublink
+from cni_plugins.attach import configure, ipam, owner, sublink
 from cni_plugins.attach.undo import Undo
 from cni_plugins.kernel import link, linkset, tuntap
 from cni_plugins.kernel.netns import Namespace
@@ -62,7 +62,7 @@ def add(request: Request) -> Result:
                     "the bridge is one in the container's namespace",
                 )
             linkset.set_master(inside, made, master)
-        return sublink.complete(request, netns, inside, undo)
+        return sublink.complete(request, netns, inside, undo, alias=owner.alias(request))
 
 
 def check(request: Request) -> None:

@@ -107,9 +107,11 @@ def overlaps(facts: Facts) -> Iterator[Finding]:
     }
     foreign = []
     for link in facts.links:
-        if link["ifname"] in own or link.get("link_type") == "loopback" or ":" in link.get("ifalias", ""):
+        kind = link.get("linkinfo", {}).get("info_kind")
+        if link["ifname"] in own or link.get("link_type") == "loopback":
             continue
-        if link.get("linkinfo", {}).get("info_kind") in ("vxlan", "wireguard", "ipip"):
+        # A pod's host end; a node that is a container itself may have an uplink with such an alias.
+        if (kind == "veth" and ":" in link.get("ifalias", "")) or kind in ("vxlan", "wireguard", "ipip"):
             continue
         foreign += [
             (link["ifname"], Prefix.parse(f"{each['local']}/{each['prefixlen']}").network())
