@@ -181,7 +181,9 @@ def _lint(arguments: argparse.Namespace) -> int:
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
-    from conflist.doctor import report  # noqa: PLC0415 (it brings in the linter, and with it pydantic)
+    # These bring in the linter, and with it pydantic.
+    from conflist.doctor import report  # noqa: PLC0415
+    from conflist.doctor.finding import INFO  # noqa: PLC0415
 
     def look() -> list[Finding]:
         return report.examine(_config_folder(), _plugin_path(), arguments.cache_dir)
@@ -197,7 +199,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
         worked = report.repair([each for each in found if each in again], main)
         found = look()
     report.show(found, as_json=arguments.json)
-    return int(not worked or bool(found))
+    return int(not worked or any(each.severity != INFO for each in found))
 
 
 def _schema(arguments: argparse.Namespace) -> int:

@@ -205,6 +205,15 @@ def test_status(node: Node) -> None:
     assert (code, "ports of a bridge" in said) == (50, True)
     assert status(node, ingressPolicy="same-bridge") == (0, "")
     assert status(node, ingressPolicy="closed")[0] == 7
+    node.run(["sysctl", "-qw", "net.bridge.bridge-nf-call-iptables=1"])
+    node.run(["sysctl", "-qw", "net.bridge.bridge-nf-call-ip6tables=0"])
+    assert status(node, ingressPolicy="isolated") == (0, ""), "nothing tells of IPv6 addresses"
+    note = "/run/cni/firewall/net:c6:eth0"
+    os.makedirs(os.path.dirname(node.path(note)))
+    with open(node.path(note), "w", encoding="ascii") as file:
+        file.write("backend nftables\nzone trusted\naddress fd77::2\n")
+    code, said = status(node, ingressPolicy="isolated")
+    assert (code, "IPv6 packets between ports of a bridge" in said) == (50, True)
     os.unlink(node.path("/etc/alternatives/iptables"))
     assert status(node, backend="iptables") == (50, "iptables cannot be used on this host")
 

@@ -42,7 +42,7 @@ else:
     iptables = Lazy("cni_plugins.kernel.iptables")
     nftprobe = Lazy("cni_plugins.kernel.nftprobe")
 
-_BRIDGE_FILTER = "net/bridge/bridge-nf-call-iptables"
+_BRIDGE_FILTERS = {4: "net/bridge/bridge-nf-call-iptables", 6: "net/bridge/bridge-nf-call-ip6tables"}
 
 
 def add(request: Request) -> Result:
@@ -110,16 +110,28 @@ def status(request: Request) -> None:
     by_iptables = backend == IPTABLES or (backend == FIREWALLD and wanted.policy != OPEN)
     if by_iptables and not iptables.available(4, "filter"):
         raise NotAvailableError("iptables cannot be used on this host", "install it")
-    if wanted.policy == ISOLATED and not _filters_bridges():
-        raise NotAvailableError(
-            "packets between ports of a bridge do not pass the packet filter, and cannot be isolated",
-            "load br_netfilter and set net.bridge.bridge-nf-call-iptables to 1",
-        )
+    for version in _families(request) if wanted.policy == ISOLATED else ():
+        if not _is_on(_BRIDGE_FILTERS[version]):
+            raise NotAvailableError(
+                f"IPv{version} packets between ports of a bridge do not pass the packet filter, "
+                "and cannot be isolated",
+                f"load br_netfilter and set {_BRIDGE_FILTERS[version].replace('/', '.')} to 1",
+            )
 
 
-def _filters_bridges() -> bool:
+def _families(request: Request) -> list[int]:
+    """Return 4, and 6 if the network has such addresses: STATUS is not told, but the notes of ADDs say it."""
+    for attachment in notes.attachments(firewall.KIND):
+        if attachment[0] == request.network:
+            note = Note.parse(notes.read(firewall.KIND, attachment))
+            if note is not None and any(host.version == 6 for host in note.addresses):
+                return [4, 6]
+    return [4]
+
+
+def _is_on(key: str) -> bool:
     try:
-        return sysctl.read(_BRIDGE_FILTER) == "1"
+        return sysctl.read(key) == "1"
     except FileNotFoundError:
         return False
 

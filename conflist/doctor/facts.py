@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 import bisect
-import json
 import os
-import subprocess
-import time
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from cni_plugins.address import format_address
-from cni_plugins.kernel import addr, files, link
-from cni_plugins.kernel.netns import Namespace
+from cni_plugins.kernel import files
 from cni_plugins.spec.codec import decode
 from cni_plugins.spec.errors import CNIError
+from cni_plugins.spec.result import VERSIONS, Result
 from conflist.cache import Cache
-from conflist.load import iterate_networks
+from conflist.doctor import state, system
+from conflist.doctor.state import is_young
+from conflist.load import LIST_EXTENSIONS, SINGLE_EXTENSIONS, config_files, load_list, load_single
 from ipam.host_local.store import DEFAULT_DATA_DIR, is_address
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from conflist.doctor.state import Kept
     from conflist.load import NetworkList
 
-YOUNG = 60.0
-"""Seconds in which an ADD is over: what is younger may belong to one that has not been cached yet."""
 FLANNEL_DIR = "/var/lib/cni/flannel"
 SUBNET_FILE = "/run/flannel/subnet.env"
 
@@ -52,6 +50,8 @@ class Facts:
         attachments: those cached, as (network, container id, interface name) to the namespace's path.
         reservations: of all networks that host-local serves.
         scratch: flannel's scratch files: path to (network, container id).
+        kept: notes of all networks' attachments, and leases of these networks'.
+        given: the addresses in cached results.
         links: of the host, as `ip -json -details` has them.
         inside: every address in a namespace other than the host's.
         live: ids of containers that are attached, as far as can be told.
@@ -61,6 +61,8 @@ class Facts:
     attachments: dict[tuple[str, str, str], str] = field(default_factory=dict)
     reservations: list[Reservation] = field(default_factory=list)
     scratch: dict[str, tuple[str, str]] = field(default_factory=dict)
+    kept: list[Kept] = field(default_factory=list)
+    given: set[str] = field(default_factory=set)
     links: list[dict[str, Any]] = field(default_factory=list)
     inside: set[str] = field(default_factory=set)
     live: set[str] = field(default_factory=set)
@@ -71,10 +73,33 @@ class Facts:
         at = bisect.bisect_left(known, container_id)
         return at < len(known) and known[at].startswith(container_id)
 
+    def is_known_by(self, name: str, separator: str) -> bool:
+        """Tell the same of what has a container's id, a separator and more in its name; any may hold both."""
+        return any(name[:at] in self._ids for at, each in enumerate(name) if each == separator)
+
+    @cached_property
+    def held(self) -> set[str]:
+        """Every address that somebody has, or that is a container's which may have its DEL."""
+        return {
+            *self.inside,
+            *(each.address for each in self.reservations if self.is_known(each.container_id)),
+            *(
+                address
+                for each in self.kept
+                if self.is_known(each.container_id)
+                for address in each.addresses
+            ),
+            *self.given,
+        }
+
     @cached_property
     def _known(self) -> list[str]:
         """All ids, sorted: those that begin with a text stand where it would. Asked when all is read."""
-        return sorted(self.live | {key[1] for key in self.attachments})
+        return sorted(self._ids)
+
+    @cached_property
+    def _ids(self) -> set[str]:
+        return self.live | {key[1] for key in self.attachments}
 
 
 def collect(folder: str, cache_folder: str) -> Facts:
@@ -85,44 +110,61 @@ def collect(folder: str, cache_folder: str) -> Facts:
         cache_folder: libcni's.
     """
     facts = Facts()
-    try:
-        facts.networks = {network.name: network for network in iterate_networks(folder)}
-    except CNIError:
-        facts.networks = {}  # the linter says why
+    for network in _networks(folder):
+        facts.networks.setdefault(network.name, network)  # as a runtime: the first of a name
     for each in Cache(cache_folder).attachments():
         facts.attachments[each.network, each.container_id, each.ifname] = each.netns
+        facts.given.update(_addresses(each.result))
     facts.reservations = list(_reservations(facts))
     facts.scratch = dict(_scratch_files(facts))
-    facts.links = ip("-details", "address")
-    facts.inside = set(_addresses_inside())
-    facts.live = {key[1] for key, netns in facts.attachments.items() if os.path.exists(netns)}
-    facts.live |= {
-        each.container_id for each in facts.reservations if each.young or each.address in facts.inside
-    }
-    facts.live |= {container for path, (_network, container) in facts.scratch.items() if is_young(path)}
+    facts.kept = list(state.notes())
+    for name, network in facts.networks.items():
+        facts.kept += state.leases(name, objects(network))
+    facts.links = system.ip("-details", "address")
+    facts.inside = set(system.addresses_inside())
+    facts.live = set(_live(facts))
     facts.live.discard("")
     return facts
 
 
-def ip(*arguments: str) -> list[dict[str, Any]]:
-    """Ask iproute2; nothing where it fails."""
-    return [each for each in _json(["ip", "-json", *arguments]) or [] if each]
+def _networks(folder: str) -> Iterator[NetworkList]:
+    """Load those lists that can be loaded; of the others the linter says what is wrong."""
+    for load, extensions in ((load_list, LIST_EXTENSIONS), (load_single, SINGLE_EXTENSIONS)):
+        try:
+            paths = config_files(folder, extensions)
+        except CNIError:
+            continue
+        for path in paths:
+            try:
+                yield load(path)
+            except CNIError:
+                continue
 
 
-def nft(*arguments: str) -> list[dict[str, Any]]:
-    """Ask nft; nothing where there is no such table."""
-    listed: list[dict[str, Any]] = (_json(["nft", "--json", "--handle", *arguments]) or {}).get(
-        "nftables", []
-    )
-    return listed
-
-
-def _json(command: list[str]) -> Any:
+def _addresses(result: dict[str, Any] | None) -> Iterator[str]:
+    """Return the addresses of a cached result."""
     try:
-        done = subprocess.run(command, capture_output=True, check=False)
-        return json.loads(done.stdout) if done.returncode == 0 and done.stdout.strip() else None
-    except (OSError, ValueError):
-        return None
+        found = Result.from_json(result or {}, VERSIONS[0], "the cached result")
+    except CNIError:
+        return
+    for each in found.ips:
+        yield format_address(each.address.address)
+
+
+def _live(facts: Facts) -> Iterator[str]:
+    """Return the containers of which a namespace, an address or a young file is there."""
+    for key, netns in facts.attachments.items():
+        if os.path.exists(netns):
+            yield key[1]
+    for each in facts.reservations:
+        if each.young or each.address in facts.inside:
+            yield each.container_id
+    for path, (_network, container) in facts.scratch.items():
+        if is_young(path):
+            yield container
+    for kept in facts.kept:
+        if kept.young or facts.inside.intersection(kept.addresses) or os.path.exists(kept.netns):
+            yield kept.container_id
 
 
 def objects(network: NetworkList) -> Iterator[dict[str, Any]]:
@@ -154,14 +196,6 @@ def subnet_env(plugin: dict[str, Any]) -> dict[str, str]:
         return {}
     lines = (data or b"").decode("utf-8", "replace").splitlines()
     return dict(line.strip().partition("=")[::2] for line in lines)
-
-
-def is_young(path: str) -> bool:
-    """Tell whether a file may be of an ADD that still runs."""
-    try:
-        return time.time() - os.stat(path).st_mtime < YOUNG
-    except OSError:
-        return True  # gone meanwhile: whoever has it works
 
 
 def _reservations(facts: Facts) -> Iterator[Reservation]:
@@ -203,28 +237,3 @@ def _scratch_files(facts: Facts) -> Iterator[tuple[str, tuple[str, str]]]:
                     continue
                 if isinstance(noted, dict) and noted.get("name") == network.name:
                     yield path, (network.name, container)
-
-
-def _addresses_inside() -> Iterator[str]:
-    """Return the addresses in every namespace that a process or a file under /run/netns holds."""
-    own = os.stat("/proc/self/ns/net")
-    seen = {(own.st_dev, own.st_ino)}
-    places = [f"/proc/{pid}/ns/net" for pid in os.listdir("/proc") if pid.isdigit()]
-    for folder in ("/run/netns", "/run/docker/netns"):
-        places += [
-            os.path.join(folder, name) for name in (os.listdir(folder) if os.path.isdir(folder) else [])
-        ]
-    for place in places:
-        try:
-            status = os.stat(place)
-        except OSError:
-            continue
-        if (status.st_dev, status.st_ino) in seen:
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        try:
-            with Namespace(place) as netns, netns.netlink() as inside:
-                held = [each for found in link.links(inside) for each in addr.of_link(inside, found.index)]
-        except OSError:  # gone meanwhile
-            continue
-        yield from (format_address(each.address) for each in held)

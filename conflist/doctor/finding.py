@@ -8,6 +8,7 @@ from typing import Any
 
 ERROR = "error"
 WARNING = "warning"
+INFO = "info"
 
 
 @dataclass(frozen=True)
@@ -16,10 +17,11 @@ class Finding:
 
     Attributes:
         check: a short name of what was looked at, for scripts.
-        severity: ERROR: pods fail, or will; WARNING: something is left over, or will fail one day.
+        severity: ERROR: pods fail, or will; WARNING: something is left over, or will fail one day;
+            INFO: nothing is wrong, unless the node is for what the text names.
         network: the network it is about; empty: the node.
         text: what is wrong, as a sentence.
-        advice: what to do where no command can.
+        advice: what to do where no command can, with the commands that help, each in backticks.
         repair: the commands that repair it, in order, each as its arguments.
         safe: whether they take nothing from a running pod and nothing that an administrator may have meant.
     """

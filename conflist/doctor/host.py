@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from cni_plugins.attach import firewall
 from cni_plugins.spec.errors import CNIError
 from conflist.doctor import facts as node
-from conflist.doctor.finding import ERROR, WARNING, Finding
-from conflist.doctor.networks import sets_of
+from conflist.doctor import system
+from conflist.doctor.finding import ERROR, INFO, WARNING, Finding
+from conflist.doctor.networks import in_list, sets_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from conflist.doctor.facts import Facts
 
 _FORWARDING = {4: "net.ipv4.ip_forward", 6: "net.ipv6.conf.all.forwarding"}
-_BRIDGE_FILTER = "net.bridge.bridge-nf-call-iptables"
+_BRIDGE_FILTERS = {4: "net.bridge.bridge-nf-call-iptables", 6: "net.bridge.bridge-nf-call-ip6tables"}
 
 
 def forwarding(facts: Facts) -> Iterator[Finding]:
@@ -37,18 +38,56 @@ def forwarding(facts: Facts) -> Iterator[Finding]:
 
 
 def bridge_filter(facts: Facts) -> Iterator[Finding]:
-    """Whether packets between ports of a bridge pass the packet filter, where something counts on that."""
-    wanting = [
-        name
-        for name, network in facts.networks.items()
-        for plugin in network.plugins
-        if plugin.get("type") == "firewall" and plugin.get("ingressPolicy") == "isolated"
-    ]
-    if wanting and _read(_BRIDGE_FILTER) != "1":
-        text = f"{_BRIDGE_FILTER} is not 1: packets between pods of a bridge pass no packet filter"
-        load = () if _read(_BRIDGE_FILTER) else (("modprobe", "br_netfilter"),)
-        repair = (*load, ("sysctl", "-w", f"{_BRIDGE_FILTER}=1"))
-        yield Finding("bridge-netfilter", ERROR, wanting[0], text, repair=repair, safe=True)
+    """Whether packets between ports of a bridge pass the packet filter, where firewall needs it."""
+    for version, names in _by_family(facts, isolated=True).items():
+        key = _BRIDGE_FILTERS[version]
+        if names and _read(key) != "1":
+            text = f"{key} is not 1: packets between pods of a bridge pass no packet filter"
+            yield Finding("bridge-netfilter", ERROR, names[0], text, repair=_switch_on(key), safe=True)
+
+
+def services(facts: Facts) -> Iterator[Finding]:
+    """The same, where Kubernetes may need it: kubeadm's preflight checks ask for br_netfilter."""
+    isolated = _by_family(facts, isolated=True)
+    for version, names in _by_family(facts, isolated=False).items():
+        key = _BRIDGE_FILTERS[version]
+        if not names or isolated[version] or _read(key) == "1":
+            continue
+        flannel = [
+            name
+            for name in names
+            if any(each.get("type") == "flannel" for each in facts.networks[name].plugins)
+        ]
+        text = f"{key} is not 1: pods of a bridge do not reach each other by a service of Kubernetes"
+        severity, name = (WARNING, flannel[0]) if flannel else (INFO, names[0])
+        # It changes every bridge of the host, those of virtual machines, too.
+        yield Finding("bridge-services", severity, name, text, repair=_switch_on(key))
+
+
+def _by_family(facts: Facts, *, isolated: bool) -> dict[int, list[str]]:
+    """Return the networks of each family whose bridges are isolated inside, or are pods' way to services."""
+    found: dict[int, list[str]] = {4: [], 6: []}
+    for name, network in facts.networks.items():
+        plugins = list(node.objects(network))
+        families = {each.version for plugin in plugins for each in sets_of(plugin, network.version)}
+        if isolated:
+            chosen = any(
+                each.get("type") == "firewall" and each.get("ingressPolicy") == "isolated" for each in plugins
+            )
+            families.add(4)  # there may be addresses that host-local does not give
+        else:
+            chosen = any(
+                each.get("type") == "bridge" and (each.get("isGateway") or each.get("isDefaultGateway"))
+                for each in plugins
+            )
+        for version in families if chosen else ():
+            found[version].append(name)
+    return found
+
+
+def _switch_on(key: str) -> tuple[tuple[str, ...], ...]:
+    load = () if _read(key) else (("modprobe", "br_netfilter"),)
+    return (*load, ("sysctl", "-w", f"{key}=1"))
 
 
 def forward_policy(facts: Facts) -> Iterator[Finding]:
@@ -66,14 +105,19 @@ def forward_policy(facts: Facts) -> Iterator[Finding]:
             continue  # without rights, or programs, there is nothing to be seen
         if dropped:
             text = f"the backend of its firewall is nftables, but {firewall.DROPPED}"
-            advice = "leave `backend` out, or let the chain FORWARD accept what pods send and get"
+            advice = (
+                "leave its backend out, or let the chain FORWARD accept what pods send and get: "
+                "`iptables -P FORWARD ACCEPT` does so with everything"
+            )
             yield Finding("forward-policy", WARNING, name, text, advice)
 
 
 def mtu(facts: Facts) -> Iterator[Finding]:
     """Whether what pods send fits what leaves the host."""
     found = {link["ifname"]: link for link in facts.links}
-    uplinks = [found[each["dev"]] for each in node.ip("route", "show", "default") if each.get("dev") in found]
+    uplinks = [
+        found[each["dev"]] for each in system.ip("route", "show", "default") if each.get("dev") in found
+    ]
     if not uplinks:
         return
     uplink = min(uplinks, key=lambda each: int(each["mtu"]))
@@ -84,7 +128,7 @@ def mtu(facts: Facts) -> Iterator[Finding]:
             used = bridge["mtu"] if bridge else configured
             if used and used > uplink["mtu"]:
                 text = f"its MTU is {used}, that of the uplink {uplink['ifname']} only {uplink['mtu']}"
-                advice = f'set "mtu": {uplink["mtu"]} in the list; pods that are there keep theirs'
+                advice = f'set "mtu": {uplink["mtu"]} {in_list(network)}; pods that are there keep theirs'
                 yield Finding("mtu", WARNING, name, text, advice)
 
 

@@ -7,7 +7,10 @@ import shlex
 import subprocess
 from typing import TYPE_CHECKING
 
+from cni_plugins.address import Prefix, format_address
+from cni_plugins.rules import firewall_iptables as firewall
 from conflist.doctor.finding import WARNING, Finding
+from conflist.doctor.networks import network_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,6 +28,37 @@ def rules(facts: Facts) -> Iterator[Finding]:
     for program in _PROGRAMS:
         for table, lines in _tables(program).items():
             yield from _table(facts, (program, "-t", table), lines)
+            if table == firewall.TABLE:
+                yield from _let_through(facts, (program, "-t", table), lines)
+
+
+def _let_through(facts: Facts, command: tuple[str, ...], lines: list[str]) -> Iterator[Finding]:
+    """Rules of the plugin firewall, which do not say whose they are, for addresses that nobody has."""
+    for line in lines:
+        rule = tuple(line.split()[1:])
+        if rule[:1] != (firewall.CHAIN,) or rule[1:2] not in (("-s",), ("-d",)):
+            continue
+        try:
+            host = Prefix.parse(rule[2])
+        except ValueError:
+            continue
+        made = [tuple(each.split()) for each in firewall.address_rules([host])]
+        address = format_address(host.address)
+        if rule not in made or host.length != host.bits or address in facts.held:
+            continue
+        network = network_of(facts, host.address)
+        text = (
+            f"a rule in {command[0]} table {firewall.TABLE}, chain {firewall.CHAIN}, lets {address} through"
+        )
+        # Of a network that is not configured here, somebody may still know more.
+        yield Finding(
+            "stale-iptables-rule",
+            WARNING,
+            network,
+            f"{text}, which nobody has",
+            repair=((*command, "-D", *rule),),
+            safe=bool(network),
+        )
 
 
 def _table(facts: Facts, command: tuple[str, ...], lines: list[str]) -> Iterator[Finding]:

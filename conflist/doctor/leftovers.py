@@ -1,25 +1,30 @@
-"""What containers left that are gone: addresses, files, links, rules."""
+"""What containers left that are gone: addresses, links, and what is kept in files."""
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from conflist.doctor import facts as node
+from conflist.doctor import state
 from conflist.doctor.finding import WARNING, Finding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import Any
 
     from conflist.doctor.facts import Facts
+    from conflist.doctor.state import Kept
 
-_MASQUERADE = re.compile(r"net: (?P<network>[^,]+), if: (?P<ifname>[^,]+), id: (?P<container>\S+)")
-_TABLES = (
-    ("inet", "cni_plugins_masquerade", "masquerades for"),
-    ("ip", "cni_hostport", "forwards host ports to"),
-    ("ip6", "cni_hostport", "forwards host ports to"),
-)
+_MAKERS: dict[str, tuple[tuple[str, ...], str]] = {
+    "bandwidth": (("bandwidth",), ""),
+    "firewall": (("firewall",), ""),
+    "host-device": (("host-device",), ""),
+    "masquerade": (("bridge", "ptp"), "ipMasq"),
+    "portmap": (("portmap",), ""),
+    "spoofcheck": (("bridge",), "macspoofchk"),
+    "tuning-stashes": (("tuning",), ""),
+    "veth": (("bridge", "ptp"), ""),
+}
+"""Which plugins' DEL sees to what is noted, and the key without which it does not."""
 
 
 def attachments(facts: Facts) -> Iterator[Finding]:
@@ -27,24 +32,24 @@ def attachments(facts: Facts) -> Iterator[Finding]:
     for (network, container, ifname), netns in facts.attachments.items():
         if network not in facts.networks or container in facts.live:
             continue
-        command = (
-            "cnictl",
-            "del",
-            network,
-            netns or "/gone",
-            "--container-id",
-            container,
-            "--ifname",
-            ifname,
-        )
         yield Finding(
             "attachment",
             WARNING,
             network,
             f"container {container} is still attached, but its namespace {netns} is gone",
-            repair=(command,),
+            repair=(_delete(network, container, ifname, netns),),
             safe=True,
         )
+
+
+def _delete(network: str, container: str, ifname: str, netns: str = "") -> tuple[str, ...]:
+    """Return the command for the DEL that never came.
+
+    GC would do the same for all at once, but would have to be told every attachment that another runtime
+    made on this node; a DEL is about this one alone.
+    """
+    names = ("--container-id", container, "--ifname", ifname)
+    return ("cnictl", "del", network, netns or "/gone", *names)
 
 
 def addresses(facts: Facts) -> Iterator[Finding]:
@@ -92,28 +97,54 @@ def _has_no_carrier(link: dict[str, object]) -> bool:
     return link.get("operstate") in ("DOWN", "LOWERLAYERDOWN")
 
 
-def rules(facts: Facts) -> Iterator[Finding]:
-    """Rules in the suite's nftables whose comment names a container that is gone."""
-    for family, table, does in _TABLES:
-        for item in node.nft("list", "table", family, table):
-            rule = item.get("rule", {})
-            comment = rule.get("comment", "")
-            match = _MASQUERADE.search(comment)
-            container = match["container"] if match else comment
-            network = match["network"] if match else ""
-            if not comment or facts.is_known(container) or (match and network not in facts.networks):
-                continue
-            if (not match and table.startswith("cni_plugins")) or facts.inside & set(_strings(rule)):
-                continue  # of another kind, or somebody has the address
-            command = ("nft", "delete", "rule", family, table, rule["chain"], "handle", str(rule["handle"]))
-            text = f"a rule in {family} {table} {does} container {container}, which is gone"
-            yield Finding("stale-rule", WARNING, network, text, repair=(command,), safe=True)
+def kept(facts: Facts) -> Iterator[Finding]:
+    """Notes and leases of attachments that are gone: their DEL removes them, and all that they tell of."""
+    gone: dict[tuple[str, str, str], list[Kept]] = {}
+    for each in facts.kept:
+        if each.network not in facts.networks or facts.is_known(each.container_id):
+            continue
+        owner = f"{each.container_id} {each.ifname}, which is gone"
+        if each.kind == state.LEASE and state.is_awaited(each):
+            text = f"a daemon has to release the lease of {owner}"
+            advice = "start one: `systemctl enable --now cni-dhcp.socket`, or `dhcp daemon`"
+            yield Finding("stale-lease", WARNING, each.network, text, advice)
+        elif _is_seen_to(facts, each):
+            gone.setdefault((each.network, each.container_id, each.ifname), []).append(each)
+        else:
+            text = f"{each.path} is kept for {owner}, and no plugin of the list sees to that any more"
+            yield Finding("stale-note", WARNING, each.network, text, repair=(("rm", each.path),))
+    for attachment, files in gone.items():
+        paths = ", ".join(each.path for each in files)
+        leased = any(each.kind == state.LEASE for each in files)
+        yield Finding(
+            "stale-lease" if leased else "stale-note",
+            WARNING,
+            attachment[0],
+            f"container {attachment[1]} is gone without a DEL for {attachment[2]}, of which is kept: {paths}",
+            repair=(_delete(*attachment),),
+            safe=True,
+        )
 
 
-def _strings(value: Any) -> Iterator[str]:
-    """Return every string in decoded JSON."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict | list):
-        for each in value.values() if isinstance(value, dict) else value:
-            yield from _strings(each)
+def _is_seen_to(facts: Facts, note: Kept) -> bool:
+    """Tell whether a DEL by the list as it is now removes a note, or has a lease released."""
+    if note.kind == state.LEASE:
+        return True
+    makers, key = _MAKERS.get(note.kind, ((), ""))
+    for plugin in facts.networks[note.network].plugins:
+        if plugin.get("type") in makers and (not key or plugin.get(key)):
+            return True
+        if plugin.get("type") == "flannel" and "bridge" in makers:
+            # It knows its delegate as long as it has that configuration.
+            return (note.network, note.container_id) in facts.scratch.values()
+    return False
+
+
+def stashes(facts: Facts) -> Iterator[Finding]:
+    """Files of tuning's that no note tells of: the reference's, which do not name their network."""
+    noted = {path for each in facts.kept for path in each.tells}
+    plugins = [plugin for network in facts.networks.values() for plugin in network.plugins]
+    for path, name in state.stashes(plugins):
+        if path not in noted and not facts.is_known_by(name, "_") and not state.is_young(path):
+            text = f"{path} keeps what an interface was like before, and its container is gone"
+            yield Finding("stale-stash", WARNING, "", text, repair=(("rm", path),))

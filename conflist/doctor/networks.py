@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from typing import TYPE_CHECKING, Any
 
 from cni_plugins.address import Prefix, format_address
@@ -11,6 +13,7 @@ from conflist.doctor import facts as node
 from conflist.doctor.finding import ERROR, WARNING, Finding
 from conflist.findings import ERROR as LINT_ERROR
 from conflist.lint import expand, lint
+from conflist.models import IPAM, PLUGINS
 from ipam.host_local.allocator import free
 from ipam.host_local.ranges import range_sets
 
@@ -18,21 +21,35 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from conflist.doctor.facts import Facts
+    from conflist.load import NetworkList
     from ipam.host_local.ranges import RangeSet
 
 _NEARLY_FULL = 0.9
+_MISSING = re.compile(r"no plugin '(?P<kind>[^']+)' in ")
 
 
 def lists(folder: str, path: Sequence[str]) -> Iterator[Finding]:
     """What the linter says: mistakes, plugins that are missing, networks in conflict with each other."""
+    again = f"`cnictl lint {shlex.quote(folder)}` looks again"
     try:
         found = lint(expand([folder]), path)
     except CNIError as error:
-        yield Finding("lists", ERROR, "", error.msg, "write a network list, or set NETCONFPATH")
+        advice = f"write a network list, or set NETCONFPATH; {again}"
+        yield Finding("lists", ERROR, "", error.msg, advice)
         return
     for each in found:
         severity = ERROR if each.severity == LINT_ERROR else WARNING
-        yield Finding("lists", severity, "", f"{each.file}:{each.line}: {each.text}", each.advice)
+        missing = _MISSING.match(each.text)
+        advice = f"{each.advice}; {again}" if each.advice else again
+        if missing and missing["kind"] in (*PLUGINS, *IPAM) and path:
+            advice = f"`make install BINDIR={shlex.quote(path[0])}`, where this suite was built, installs it"
+        yield Finding("lists", severity, "", f"{each.file}:{each.line}: {each.text}", advice)
+
+
+def in_list(network: NetworkList) -> str:
+    """Return the end of advice to change a list."""
+    path = shlex.quote(network.path)
+    return f"in {path}, then look at it: `cnictl lint {path}`"
 
 
 def ranges(facts: Facts) -> Iterator[Finding]:
@@ -45,7 +62,10 @@ def ranges(facts: Facts) -> Iterator[Finding]:
                 continue
             text = f"{left} of {item.size()} addresses of {item} are left"
             severity = WARNING if left > 0 else ERROR
-            yield Finding("range", severity, name, text, "enlarge the range, or remove what is left over")
+            advice = (
+                f"`cnictl doctor --fix` removes what is left over; or enlarge the range {in_list(network)}"
+            )
+            yield Finding("range", severity, name, text, advice)
 
 
 def flannel(facts: Facts) -> Iterator[Finding]:
@@ -55,7 +75,11 @@ def flannel(facts: Facts) -> Iterator[Finding]:
             if plugin.get("type") == "flannel" and "FLANNEL_SUBNET" not in node.subnet_env(plugin):
                 path = plugin.get("subnetFile") or node.SUBNET_FILE
                 text = f"{path} is missing or has no FLANNEL_SUBNET: no pod can be attached"
-                yield Finding("subnet-file", ERROR, name, text, "see why flanneld does not run on this node")
+                advice = (
+                    "see why flanneld does not run on this node: "
+                    "`kubectl -n kube-flannel logs -l app=flannel`, or `systemctl status flanneld`"
+                )
+                yield Finding("subnet-file", ERROR, name, text, advice)
 
 
 def bridges(facts: Facts) -> Iterator[Finding]:
@@ -124,12 +148,25 @@ def overlaps(facts: Facts) -> Iterator[Finding]:
                 for ifname, taken in foreign:
                     if taken.length < taken.bits and within.subnet.overlaps(taken):
                         text = f"its subnet {within.subnet} overlaps {taken}, which the host has on {ifname}"
-                        yield Finding("conflict", ERROR, name, text, "give the network addresses of its own")
+                        advice = (
+                            f"give the network addresses of its own {in_list(network)}; "
+                            f"`ip address show dev {ifname}` tells what the host has"
+                        )
+                        yield Finding("conflict", ERROR, name, text, advice)
 
 
 def _range_sets(network: Any) -> Iterator[RangeSet]:
     for plugin in node.objects(network):
         yield from sets_of(plugin, network.version)
+
+
+def network_of(facts: Facts, address: bytes) -> str:
+    """Return the network that has a subnet with an address; empty if none has."""
+    for name, network in facts.networks.items():
+        for item in _range_sets(network):
+            if any(address in each.subnet for each in item.ranges):
+                return name
+    return ""
 
 
 def sets_of(plugin: dict[str, Any], version: str) -> list[RangeSet]:

@@ -8,9 +8,9 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-from conflist.doctor import host, iptables, leftovers, networks
+from conflist.doctor import host, iptables, leftovers, networks, nftables
 from conflist.doctor.facts import collect
-from conflist.doctor.finding import ERROR
+from conflist.doctor.finding import ERROR, WARNING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -39,14 +39,19 @@ def examine(folder: str, path: Sequence[str], cache_folder: str) -> list[Finding
         networks.ranges,
         host.forwarding,
         host.bridge_filter,
+        host.services,
         host.forward_policy,
         host.mtu,
         leftovers.attachments,
         leftovers.addresses,
         leftovers.scratch,
         leftovers.links,
-        leftovers.rules,
+        nftables.rules,
+        nftables.elements,
+        nftables.spoof_checks,
         iptables.rules,
+        leftovers.kept,  # after those: DEL does not mind what is gone already, and they mind
+        leftovers.stashes,
     ):
         found += check(facts)
     return list(dict.fromkeys(found))
@@ -65,8 +70,8 @@ def show(found: Sequence[Finding], *, as_json: bool) -> None:
             what = f"{alike[0].check}, network {alike[0].network}" if alike[0].network else alike[0].check
             how = "; --fix repairs all" if all(each.safe for each in alike) else ""
             print(f"... and {len(alike) - len(shown)} more ({what}); --json tells each{how}")
-    errors = sum(each.severity == ERROR for each in found)
-    print(f"{errors} errors, {len(found) - errors} warnings" if found else "nothing is wrong")
+    errors, warnings = (sum(each.severity == kind for each in found) for kind in (ERROR, WARNING))
+    print(f"{errors} errors, {warnings} warnings" if errors or warnings else "nothing is wrong")
 
 
 def _alike(found: Sequence[Finding]) -> list[list[Finding]]:
