@@ -10,6 +10,8 @@ from integration.dhcp import DHCPD_LOG, SERVER, daemon, dhcpd, dnsmasq, lan, lea
 from integration.suite import ROOT
 
 if TYPE_CHECKING:
+    import pytest
+
     from integration.node import Node
 
 
@@ -54,13 +56,14 @@ def test_macvlan_leases_are_renewed(node: Node) -> None:
         assert log(node, DHCPD_LOG).count("DHCPOFFER") == 2
 
 
-def test_macvlan_without_its_containers(node: Node) -> None:
+def test_macvlan_without_its_containers(node: Node, capfd: pytest.CaptureFixture[str]) -> None:
     """The host is on the same network, and releases what GC and DEL find no interface of."""
     conf = example()
     lan(node, bridged=False)
     node.run(["ip", "address", "add", "10.77.0.2/24", "dev", "lan"])
     with dnsmasq(node), daemon(node):
         results = pods(node, conf, "c1", "c2", "c3", "c4", plugin="macvlan")
+        results += pods(node, {**conf, "name": "other"}, "c5", plugin="macvlan")
         held = [address_of(result) for result in results]
         for name in ("c1", "c2"):
             node.remove_netns(name)
@@ -69,4 +72,9 @@ def test_macvlan_without_its_containers(node: Node) -> None:
         valid = [{"containerID": "c4", "ifname": "eth0"}]
         assert node.cni("GC", "macvlan", {**conf, "cni.dev/valid-attachments": valid}) == (0, None)
         until(lambda: set(leased(node)) == set(held[3:]))
+        until(lambda: all(f"released {address}" in log(node) for address in held[1:3]))
+        capfd.readouterr()
+        said = log(node)
+        assert node.cni("GC", "macvlan", {**conf, "cni.dev/valid-attachments": valid}) == (0, None)
+        assert (capfd.readouterr().err, log(node)) == ("", said)
         assert check(node, "macvlan", conf, results[3], container="c4", netns="c4") == ""

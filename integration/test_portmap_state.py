@@ -175,7 +175,7 @@ def test_at_once(net: Node, backend: str) -> None:
     assert cni_rules(net) == ""
 
 
-def test_gc(net: Node) -> None:
+def test_gc(net: Node, capfd: pytest.CaptureFixture[str]) -> None:
     for backend, container in (("nftables", "a"), ("nftables", "b"), ("iptables", "c"), ("iptables", "d")):
         net.add("portmap", conf(2, mapping(80, 80), backend=backend), container=container, netns="out")
     net.add("portmap", conf(2, mapping(80, 80), name="else"), container="e", netns="out")
@@ -184,7 +184,14 @@ def test_gc(net: Node) -> None:
         "name": "net",
         "cni.dev/valid-attachments": [{"containerID": name, "ifname": "eth0"} for name in ("a", "c")],
     }
+    capfd.readouterr()
     assert net.cni("GC", "portmap", given) == (0, None)
+    said = capfd.readouterr().err
+    gone = {f"GC of network net: removed host ports of {name} eth0" for name in ("b", "d")}
+    assert set(said.removeprefix("portmap GC: ").splitlines()) - {""} == gone
+    for name, backend in (("a", "nftables"), ("c", "iptables")):
+        checked = conf(2, mapping(80, 80), backend=backend)
+        assert net.cni("CHECK", "portmap", checked, container=name, netns="out") == (0, None)
     rules = net.ruleset()
     assert 'comment "a"' in rules
     assert 'comment "b"' not in rules
@@ -192,6 +199,9 @@ def test_gc(net: Node) -> None:
     shown = nat(net)
     assert r"id: \"c\"" in shown
     assert r"id: \"d\"" not in shown
+    capfd.readouterr()
+    assert net.cni("GC", "portmap", given) == (0, None)
+    assert (capfd.readouterr().err, net.ruleset()) == ("", rules)
     given["cni.dev/valid-attachments"] = []
     assert net.cni("GC", "portmap", given) == (0, None)
     assert sorted(os.listdir(net.path("/run/cni/portmap"))) == ["else:e:eth0"]

@@ -262,10 +262,8 @@ def test_delete_when_something_is_gone(node: Node, pod: Any, gone: str) -> None:
         assert rules(node) == {}
 
 
-def test_status_and_gc(node: Node) -> None:
+def test_status(node: Node) -> None:
     assert node.cni("STATUS", "sbr", sbr(None)) == (0, None)
-    conf = {"cniVersion": "1.1.0", "name": "two", "cni.dev/valid-attachments": []}
-    assert node.cni("GC", "sbr", conf) == (0, None)
 
 
 @pytest.mark.parametrize("version", ["0.1.0", "0.2.0", "0.3.1", "0.4.0", "1.0.0"])
