@@ -194,11 +194,16 @@ def test_bytes_that_are_no_text_are_tried_again_later(tmp_path: Path) -> None:
         SubnetEnv.load(str(tmp_path / "env"))
 
 
+def held(folder: Path) -> list[str]:
+    """Return the addresses that host-local gave from a folder."""
+    return sorted(path.name for path in folder.glob("[0-9f]*[0-9]"))
+
+
 class Node:
     """flannel as a process, with host-local as its delegate."""
 
     def __init__(self, suite_bin: str, tmp_path: Path) -> None:
-        self.bin = suite_bin
+        self.bin = self.path = suite_bin
         self.notes = tmp_path / "notes"
         self.env = tmp_path / "subnet.env"
         self.addresses = tmp_path / "ipam" / "net"
@@ -216,10 +221,10 @@ class Node:
         }
         if valid is not None:
             raw["cni.dev/valid-attachments"] = [{"containerID": each, "ifname": "eth0"} for each in valid]
-        return call(f"{self.bin}/flannel", variables(verb, self.bin, containerid=container), raw)
+        return call(f"{self.bin}/flannel", variables(verb, self.path, containerid=container), raw)
 
     def held(self) -> list[str]:
-        return sorted(path.name for path in self.addresses.glob("[0-9f]*[0-9]"))
+        return held(self.addresses)
 
 
 @pytest.fixture
@@ -342,13 +347,69 @@ def test_gc_goes_on_after_half_a_note(node: Node) -> None:
     assert node.held() == ["10.244.3.3"]
 
 
-def test_gc_tells_of_a_delegate_that_failed(node: Node) -> None:
+def test_gc_keeps_what_a_delegate_that_failed_was_given(node: Node) -> None:
+    """It says which file; other configurations are gone by all the same, and a later GC tries again."""
     node.env.write_text(text(V4))
-    assert node.call("ADD", "failing").status == 0
+    for container in ("failing", "kept", "whole"):
+        assert node.call("ADD", container).status == 0
     note = node.notes / "failing"
-    note.write_text(note.read_text().replace('"type":"host-local"', '"type":"gone"', 1))
-    assert node.call("GC", valid=[]).code == 103
-    assert list(node.notes.iterdir()) == []
+    whole = note.read_text()
+    note.write_text(whole.replace('"type":"host-local"', '"type":"gone"', 1))
+    node.env.unlink()
+    for _turn in range(2):
+        answer = node.call("GC", valid=["kept"])
+        assert (answer.code, str(note) in answer.json["msg"]) == (103, True)
+        assert "container failing" not in answer.stderr
+        assert sorted(path.name for path in node.notes.iterdir()) == ["failing", "kept"]
+        assert node.held() == ["10.244.3.3"]
+    note.write_text(whole)
+    assert node.call("GC", valid=["kept"]).status == 0
+    assert [path.name for path in node.notes.iterdir()] == ["kept"]
+
+
+def test_gc_goes_by_each_configuration_that_was_given(node: Node, tmp_path: Path) -> None:
+    """Without the daemon's file, too; containers that differ only in what is their own are one."""
+    folders = [tmp_path / name for name in ("first", "second")]
+    node.env.write_text(text(V4))
+    for number, container in enumerate(("gone-1", "kept", "gone-2", "gone-3")):
+        ipam = {"dataDir": str(folders[number // 2])}
+        runtime = {"mac": f"02:00:00:00:00:0{number}"}
+        assert node.call("ADD", container, ipam=ipam, runtimeConfig=runtime).status == 0
+    assert [len(held(folder / "net")) for folder in folders] == [2, 2]
+    node.env.unlink()
+    answer = node.call("GC", valid=["kept"])
+    assert (answer.status, answer.stdout) == (0, b"")
+    assert [held(folder / "net") for folder in folders] == [["10.244.3.3"], []]
+    assert [path.name for path in node.notes.iterdir()] == ["kept"]
+    forgotten = [line.partition("container ")[2].partition(",")[0] for line in answer.stderr.splitlines()]
+    assert forgotten == ["gone-1", "gone-2", "gone-3"]
+
+
+def test_gc_calls_the_delegate_once_for_each_configuration(node: Node, tmp_path: Path) -> None:
+    """Those of the notes, in their order, then the one that an ADD would be given now."""
+    log = tmp_path / "log"
+    for name in ("one", "two"):
+        program = tmp_path / name
+        program.write_text(f"#!/bin/sh\n[ $CNI_COMMAND = GC ] || exit 1\ncat >>{log}\necho >>{log}\n")
+        program.chmod(0o755)
+    node.path = f"{node.bin}:{tmp_path}"
+    node.env.write_text(text(V4))
+    node.notes.mkdir()
+    noted = {"name": "net", "cniVersion": "1.0.0", "type": "one", "ipam": {"type": "x", "a": 1}}
+    for name, changes in (
+        ("b", {"runtimeConfig": {"mac": "a"}}),
+        ("a", {"type": "two"}),
+        ("c", {"cniVersion": "1.1.0", "ipam": {"a": 1, "type": "x"}}),
+    ):
+        (node.notes / name).write_text(json.dumps({**noted, **changes}))
+    assert node.call("GC", valid=["c"], delegate={"type": "one"}).status == 0
+    called = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [each["type"] for each in called] == ["two", "one", "one"]
+    assert [each["ipam"].get("a") for each in called] == [1, 1, None]
+    for each in called:
+        assert (each["cniVersion"], "runtimeConfig" in each) == ("1.1.0", False)
+        assert each["cni.dev/valid-attachments"] == [{"containerID": "c", "ifname": "eth0"}]
+    assert [path.name for path in node.notes.iterdir()] == ["c"]
 
 
 def test_gc_without_a_list_forgets_nothing(node: Node) -> None:

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from cni_plugins.config.flannel import FlannelConf
     from cni_plugins.spec.request import Request
     from cni_plugins.spec.result import Result
+
+    _Given = tuple[dict[str, Any], list[str]]
+    """A configuration as GC passes it on, and the notes of it whose containers are gone."""
 else:
     ready = Lazy("cni_plugins.attach.ready")
 
@@ -98,34 +101,29 @@ def status(request: Request) -> None:
 
 
 def gc(request: Request) -> None:
-    """Forget the configurations of containers that are gone, and let the delegate clean up."""
+    """Let the delegate clean up by each configuration it was given; forget those of containers that are gone.
+
+    Containers of one network can have been given different ones: the daemon's file and the administrator's
+    change. A note stays until GC by it succeeded: nothing else tells where to look for what its ADD made.
+    """
     valid = {container for container, _ifname in request.valid_attachments()}
     teardown = Teardown()
-    config: dict[str, Any] | None = None
-    stale = []
+    given: list[_Given] = []
     for name in _noted_containers(request):
+        path = f"{request.conf.data_dir}/{name}"
         try:
-            noted = _read_note(f"{request.conf.data_dir}/{name}")
+            noted = _read_note(path)
         except (CNIError, OSError) as error:  # whose network it is cannot be told: that is left to its DEL
             skel.warn(f"flannel: {skel.as_cni_error(error).msg}")
             continue
         if noted is None or noted.get("name") != request.network:
             continue
-        config = config or noted
+        stale = _stale_of(request, given, noted)
         if name not in valid:
-            stale.append(name)
-    if config is None:
-        try:
-            config = _delegate_config(request, SubnetEnv.load(request.conf.subnet_file))
-        except TryAgainLaterError:
-            return  # no daemon, no note: nothing was ever given
-    attachments = {key: value for key, value in request.raw.items() if key.startswith("cni.dev/")}
-    teardown.step(
-        delegate.call, request, config["type"], {**config, "cniVersion": request.version, **attachments}
-    )
-    for name in stale:
-        teardown.step(files.remove, f"{request.conf.data_dir}/{name}")
-        skel.warn(f"flannel: forgot the delegate's configuration of container {name}, which is gone")
+            stale.append(path)
+    teardown.step(_add_current, request, given)
+    for config, stale in given:
+        teardown.step(_collect, request, config, stale)
     teardown.finish()
 
 
@@ -242,6 +240,55 @@ def _with_previous(request: Request, config: dict[str, Any]) -> dict[str, Any]:
     if "prevResult" in request.raw:
         config["prevResult"] = request.raw["prevResult"]
     return config
+
+
+def _stale_of(request: Request, given: list[_Given], config: dict[str, Any]) -> list[str]:
+    """Return the notes listed beside a configuration; add one that is not there yet.
+
+    What differs from container to container is left out: GC is about them all.
+    """
+    config = {**config, "cniVersion": request.version}
+    config.pop("runtimeConfig", None)
+    for known, stale in given:
+        if known == config:
+            return stale
+    given.append((config, []))
+    return given[-1][1]
+
+
+def _add_current(request: Request, given: list[_Given]) -> None:
+    """Add the configuration of an ADD now: what it made may have lost its note."""
+    try:
+        env = SubnetEnv.load(request.conf.subnet_file)
+    except TryAgainLaterError:
+        return  # no daemon: whatever was given is in the notes
+    _stale_of(request, given, _delegate_config(request, env))
+
+
+def _collect(request: Request, config: dict[str, Any], stale: list[str]) -> None:
+    """Call the delegate's GC by a configuration, then forget the notes of it."""
+    attachments = {key: value for key, value in request.raw.items() if key.startswith("cni.dev/")}
+    try:
+        delegate.call(request, config["type"], {**config, **attachments})
+    except (CNIError, OSError) as error:
+        failure = skel.as_cni_error(error)
+        if not stale:
+            raise failure from None
+        raise CNIError(
+            f"{failure.msg}; kept for the next GC: {', '.join(stale)}",
+            "; ".join(filter(None, (failure.details, "remove what is kept if it can never succeed"))),
+            code=failure.code,
+        ) from None
+    forgetting = Teardown()
+    for path in stale:
+        forgetting.step(_forget, path)
+    forgetting.finish()
+
+
+def _forget(path: str) -> None:
+    files.remove(path)
+    name = path.rpartition("/")[2]
+    skel.warn(f"flannel: forgot the delegate's configuration of container {name}, which is gone")
 
 
 def _noted_containers(request: Request) -> list[str]:
