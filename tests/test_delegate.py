@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from cni_plugins.spec import delegate, skel
-from cni_plugins.spec.errors import CNIError, DecodeError, DelegateError, InvalidConfigError, KernelError
+from cni_plugins.spec.errors import (
+    CNIError,
+    DecodeError,
+    DelegateError,
+    InvalidConfigError,
+    KernelError,
+    NotAvailableError,
+)
 from cni_plugins.spec.plugin import Plugin
 from cni_plugins.spec.request import Request
 from cni_plugins.spec.result import Result
@@ -125,10 +132,18 @@ def test_a_type_is_a_plain_file_name(name: str, folder: Folder) -> None:
 
 @pytest.mark.parametrize("content", ["\0\1\2", "#!/no/such/interpreter\n"])
 def test_what_cannot_be_started_is_code_103(content: str, folder: Folder) -> None:
+    """In answer to STATUS it is code 50: an ADD could not be served (section 2, "STATUS")."""
     (folder.path / "ipam").write_text(content)
     os.chmod(folder.path / "ipam", 0o755)
-    with pytest.raises(DelegateError, match=f"^cannot start {folder.path}/ipam: "):
+    said = f"^cannot start {folder.path}/ipam: "
+    with pytest.raises(DelegateError, match=said):
         delegate.add(folder.request(), "ipam", {})
+    for verb in ("CHECK", "GC", "DEL"):
+        with pytest.raises(DelegateError, match=said):
+            delegate.call(folder.request(verb), "ipam", {})
+    with pytest.raises(NotAvailableError, match=said) as caught:
+        delegate.call(folder.request("STATUS"), "ipam", {})
+    assert caught.value.code == 50
 
 
 @pytest.mark.parametrize(
@@ -183,7 +198,7 @@ def test_a_delegate_that_dies_without_a_word(folder: Folder) -> None:
     with pytest.raises(DelegateError, match=r"^ipam failed with status -9 and no error object$"):
         delegate.add(folder.request(), "ipam", {})
     assert folder.log() == ["ADD", "DEL"]
-    with pytest.raises(DelegateError, match="status -9"):
+    with pytest.raises(NotAvailableError, match="status -9"):
         delegate.call(folder.request("STATUS"), "ipam", {})
 
 

@@ -66,16 +66,15 @@ def call(request: Request, plugin: str, config: dict[str, Any], command: str = "
 
     Raises:
         CNIError: as for `add`.
-        NotAvailableError: in answer to STATUS, that the delegate cannot be found.
+        NotAvailableError: in answer to STATUS, that the delegate cannot be found or started, or died.
     """
     verb = command or request.command
     try:
-        path = find(request, plugin)
+        _call(request, verb, plugin, find(request, plugin), config)
     except DelegateError as error:
         if verb == "STATUS":
             raise NotAvailableError(error.msg, error.details) from None
         raise
-    _call(request, verb, plugin, path, config)
 
 
 def find(request: Request, plugin: str) -> str:
