@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
-from integration.checks import bridge, pods, ptp, refusal
+from integration.checks import bridge, ipam, pods, ptp, refusal
 from integration.dhcp import FOLDER, daemon, dnsmasq, lan, leased, network, until
 from integration.flannel import flannel, write_subnet_env
 from ipam.dhcp.notes import name_of
@@ -22,6 +22,8 @@ NOT_AVAILABLE = 50
 WHY = {"full": "No space left on device", "read-only": "Read-only file system"}
 RATES = {"ingressRate": 8_000_000, "ingressBurst": 800_000, "egressRate": 8_000_000, "egressBurst": 800_000}
 PORTS = {"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]}
+DEVICES = ["uplink1", "uplink2"]
+"""Of which each container is lent one, where the plugin lends them."""
 
 
 class Stateful(NamedTuple):
@@ -38,6 +40,7 @@ PLUGINS = [
     Stateful("bridge", "/run/cni", bridge(ipMasq=True, macspoofchk=True), chained=False),
     Stateful("ptp", "/run/cni", ptp(ipMasq=True), chained=False),
     Stateful("flannel", "/var/lib/cni/flannel", flannel(), chained=False),
+    Stateful("host-device", "/run/cni", {"device": DEVICES[0], "ipam": ipam()}, chained=False),
     Stateful("portmap", "/run/cni", {"runtimeConfig": PORTS}),
     Stateful("firewall", "/run/cni", {}),
     Stateful("bandwidth", "/run/cni", RATES),
@@ -92,17 +95,22 @@ def test_no_place_for_state(node: Node, each: Stateful, how: str) -> None:
     else:
         node.netns("c1")
         node.netns("c2")
+    confs = [{**conf, **keys} for keys in previous]
+    if "device" in conf:
+        for lent, device in zip(confs, DEVICES, strict=True):
+            node.run(["ip", "link", "add", device, "type", "veth", "peer", "name", f"{device}-far"])
+            lent["device"] = device
     first = {"container": "c1", "netns": "c1"}
     second = {"container": "c2", "netns": "c2"}
     # What all containers share is there from now on.
-    node.add(each.plugin, {**conf, **previous[0]}, **first)
-    node.delete(each.plugin, {**conf, **previous[0]}, **first)
+    node.add(each.plugin, confs[0], **first)
+    node.delete(each.plugin, confs[0], **first)
     clean = look(node)
-    node.add(each.plugin, {**conf, **previous[0]}, **first)
+    node.add(each.plugin, confs[0], **first)
     spoil(node, each.folder, how)
     before = look(node)
 
-    answer = refusal(node, "ADD", each.plugin, {**conf, **previous[1]}, **second)
+    answer = refusal(node, "ADD", each.plugin, confs[1], **second)
     assert each.folder in answer["msg"]
     assert WHY[how] in answer["msg"]
     assert snapshot.changes(before, look(node)) == []
@@ -114,14 +122,14 @@ def test_no_place_for_state(node: Node, each: Stateful, how: str) -> None:
     )
 
     if how == "full":
-        node.delete(each.plugin, {**conf, **previous[0]}, **first)
+        node.delete(each.plugin, confs[0], **first)
     repair(node, each.folder, how)
     if how == "read-only":
-        node.delete(each.plugin, {**conf, **previous[0]}, **first)
+        node.delete(each.plugin, confs[0], **first)
     assert snapshot.changes(clean, look(node)) == []
     assert node.cni("STATUS", each.plugin, conf) == (0, None)
-    node.add(each.plugin, {**conf, **previous[1]}, **second)
-    node.delete(each.plugin, {**conf, **previous[1]}, **second)
+    node.add(each.plugin, confs[1], **second)
+    node.delete(each.plugin, confs[1], **second)
     assert snapshot.changes(clean, look(node)) == []
 
 

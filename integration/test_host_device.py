@@ -126,14 +126,20 @@ def test_one_that_fell_back_and_has_no_note(node: Node, key: str, name: str) -> 
 
 @pytest.mark.parametrize("verb", ["DEL", "GC"])
 @pytest.mark.parametrize("name", ["eth0", "dev7"])
-def test_an_interface_that_fell_back_gets_its_name(node: Node, verb: str, name: str) -> None:
+def test_an_interface_that_fell_back_gets_its_name(
+    node: Node, capfd: pytest.CaptureFixture[str], verb: str, name: str
+) -> None:
+    """GC, which nobody asked about it, says so."""
     parent(node)
     pods(node, lent(), "c1", plugin="host-device")
     fall(node, name)
     if verb == "DEL":
         node.delete("host-device", lent(), netns="c1")
     else:
-        assert node.cni("GC", "host-device", lent(**{"cni.dev/valid-attachments": []})) == (0, None)
+        for _turn in range(2):
+            assert node.cni("GC", "host-device", lent(**{"cni.dev/valid-attachments": []})) == (0, None)
+    said = f"GC of network net: brought {PARENT} home, which was lent to c1 eth0\n"
+    assert capfd.readouterr().err == (said if verb == "GC" else "")
     assert "ifalias" not in node.links()[PARENT]
     assert name not in node.links()
 

@@ -62,12 +62,16 @@ def bring_home(request: Request, search: Callable[[Request, Netlink], Link | Non
             restore_fallen(host, attachment)
 
 
-def restore_fallen(host: Netlink, attachment: tuple[str, str, str]) -> None:
+def restore_fallen(host: Netlink, attachment: tuple[str, str, str]) -> str:
     """Finish what is noted about an interface that is on the host; forget the note.
+
+    Returns:
+        The interface's name, which it has again; empty: nothing was to be done, or could be.
 
     Raises:
         OSError: the kernel refused; the note stays.
     """
+    home = ""
     noted = _noted(attachment)
     if noted is not None:
         fallen = _await_fallen(host, noted)
@@ -75,10 +79,11 @@ def restore_fallen(host: Netlink, attachment: tuple[str, str, str]) -> None:
             skel.warn(
                 f"host-device: {noted[0]} is not back on the host yet; DEL or GC again will look for it"
             )
-            return
-        if fallen is not None and fallen.alias == noted[0]:
-            _rename(host, fallen, noted)
+            return home
+        if fallen is not None and fallen.alias == noted[0] and _rename(host, fallen, noted):
+            home = noted[0]
     notes.remove(KIND, attachment)
+    return home
 
 
 def _noted(attachment: tuple[str, str, str]) -> list[str] | None:
@@ -113,15 +118,17 @@ def _move(inside: Netlink, host: Netlink, found: Link, noted: list[str] | None) 
             _say_taken(name, each)
 
 
-def _rename(host: Netlink, found: Link, noted: list[str]) -> None:
+def _rename(host: Netlink, found: Link, noted: list[str]) -> bool:
+    """Make a fallen interface what it was; tell whether its name was free."""
     name, alias, state = noted[:3]
     if found.name != name:
         if link.find(host, name) is not None:
             _say_taken(name, found)
-            return
+            return False
         link.set_down(host, found.index)
     # The alias goes with the last request: until then it is what the interface is found by.
     linkset.move(host, found.index, None, name, alias, up=state == "up")
+    return True
 
 
 def _say_taken(name: str, home: Link) -> None:

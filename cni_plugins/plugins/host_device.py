@@ -14,6 +14,7 @@ from cni_plugins.kernel import link, linkset, notes, sysfs
 from cni_plugins.kernel.netlink import Netlink
 from cni_plugins.kernel.netns import Namespace
 from cni_plugins.lazy import Lazy
+from cni_plugins.spec import skel
 from cni_plugins.spec.errors import (
     CNIError,
     InvalidConfigError,
@@ -27,12 +28,13 @@ from cni_plugins.spec.result import Interface, Result, dns_from
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from cni_plugins.attach import homecoming, sublink_state, verify
+    from cni_plugins.attach import homecoming, ready, sublink_state, verify
     from cni_plugins.config.devices import HostDeviceConf
     from cni_plugins.kernel.link import Link
     from cni_plugins.spec.request import Request
 else:
     homecoming = Lazy("cni_plugins.attach.homecoming")
+    ready = Lazy("cni_plugins.attach.ready")
     sublink_state = Lazy("cni_plugins.attach.sublink_state")
     verify = Lazy("cni_plugins.attach.verify")
 
@@ -84,10 +86,13 @@ def check(request: Request) -> None:
 
 
 def status(request: Request) -> None:
-    """Look for IPAM, and for what the configuration names; an interface can be in another container now."""
+    """Look for IPAM, for what the configuration names, and for a place to note what is lent.
+
+    An interface can be in another container now.
+    """
     try:
-        if not request.raw.get("capabilities"):
-            _Device(request.conf).look()
+        if request.raw.get("capabilities") or _Device(request.conf).look():
+            ready.notes(_NOTES)
     except CNIError as error:
         raise NotAvailableError(error.msg, error.details) from None
     ipam.forward(request)
@@ -100,7 +105,7 @@ def gc(request: Request) -> None:
     with notes.lock(_NOTES), Netlink() as host:
         for attachment in notes.attachments(_NOTES):
             if attachment[0] == request.network and attachment[1:] not in valid:
-                teardown.step(homecoming.restore_fallen, host, attachment)
+                teardown.step(_restore, host, attachment)
     teardown.step(ipam.forward, request)
     teardown.finish()
 
@@ -135,15 +140,18 @@ class _Device:
         except FileNotFoundError:
             raise KernelError(f"failed to find host device: no PCI device {self.pci}") from None
 
-    def look(self) -> None:
-        """Look for the device, which sysfs shows wherever its interface is.
+    def look(self) -> bool:
+        """Look for the device, which sysfs shows wherever its interface is; tell whether ADD will lend that.
 
         Raises:
             KernelError: it is not in the machine.
         """
+        if self.driven_by_program():
+            return False
         path = self.conf.kernelpath
-        if not self.driven_by_program() and path and not sysfs.exists(path):
+        if path and not sysfs.exists(path):
             raise KernelError(f"failed to find host device: nothing at {path!r}")
+        return True
 
     def find(self, host: Netlink) -> Link:
         """Return the interface, which must be on the host."""
@@ -207,6 +215,13 @@ def _bring_home_alone(request: Request) -> None:
 
 def _bring_home(request: Request) -> None:
     homecoming.bring_home(request, _find_fallen)
+
+
+def _restore(host: Netlink, attachment: tuple[str, str, str]) -> None:
+    name = homecoming.restore_fallen(host, attachment)
+    if name:
+        network, *whose = attachment
+        skel.warn(f"GC of network {network}: brought {name} home, which was lent to {' '.join(whose)}")
 
 
 def _find_fallen(request: Request, host: Netlink) -> Link | None:
