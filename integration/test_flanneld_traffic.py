@@ -204,3 +204,34 @@ def test_a_removal_that_failed_is_tried_again() -> None:
             node.run(["iptables", "-t", "nat", *words])
         with node.entered():
             asyncio.run(scenario(node))
+
+
+def test_the_rules_of_a_network_before_go(fleet: Fleet) -> None:
+    """Another Network in the configuration: one set of rules, of the new one."""
+    member = fleet.members["node-11"]
+    (key, text), *_ = fleet.etcd.get("/coreos.com/network/config").items()
+    fleet.etcd.put(key, text.replace(NETWORK, "10.99.0.0/16"))
+    member.stop()
+    fleet.start(member)
+    wait(lambda: "10.99.0.0/16" in member.node.ruleset())
+    assert NETWORK not in rules(member, fleet)
+    assert subnet(member).startswith("10.99.")
+
+
+def test_both_families(suite_bin: str) -> None:
+    """IPv6 has a table, or chains, of its own, with the same rules; ff00::/8 is its multicast."""
+    networks = {"Network": NETWORK, "EnableIPv6": True, "IPv6Network": "fd00:244::/48"}
+    for nftables in (True, False):
+        config = {**networks, "Backend": {"Type": "vxlan"}, "EnableNFTables": nftables}
+        with Fleet(suite_bin, config, ["--ip-masq", "--ip-masq-fully-random-disable"]) as made:
+            member = made.join(1, 11)
+            made.start()
+            if nftables:
+                found = member.node.run(["nft", "list", "table", "ip6", "flannel-ipv6"]).stdout.decode()
+                assert "ip6 saddr fd00:244::/48 ip6 daddr != ff00::/8 masquerade\n" in found
+                assert "ip6 daddr fd00:244::/48 accept" in found
+            else:
+                found = member.node.run(["ip6tables-save"]).stdout.decode()
+                assert "-A FLANNEL-FWD -s fd00:244::/48" in found
+                assert "-s fd00:244::/48 ! -d ff00::/8" in found
+            assert "random" not in found
