@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -60,7 +60,7 @@ BREAKS = {
 
 
 @pytest.mark.parametrize("broken", BREAKS)
-def test_it_is_put_back(fleet: Fleet, broken: str) -> None:
+def test_it_is_put_back(fleet: Fleet, broken: str, record_property: Any) -> None:
     one, other, near = (fleet.members[f"node-{number}"] for number in (11, 21, 12))
     subnets = [member.subnet_env()["FLANNEL_SUBNET"].replace(".1/", ".0/") for member in (other, near)]
     wait(lambda: all(any(route["dst"] == subnet for route in one.ip("route")) for subnet in subnets))
@@ -84,7 +84,7 @@ def test_it_is_put_back(fleet: Fleet, broken: str) -> None:
     found = re.search(r"(\d+) packets transmitted, (\d+) received", said)
     assert found is not None, said
     lost = int(found[1]) - int(found[2])
-    print(f"{broken}: pings failed for {lost * 50} ms")  # noqa: T201
+    record_property(broken, f"pings failed for {lost * 50} ms")
     assert lost < 20
 
 
