@@ -15,6 +15,8 @@ from prove.stage import Stage
 from prove.tally import Share
 
 SAMPLE = 3
+FIRST = 2
+"""How many on a node that never had an attachment: each begins with a new one."""
 SEED = 5
 ONCE = {
     "macvlan": [
@@ -63,5 +65,16 @@ def test_one_call_fails(suite_bin: str, network: Network) -> None:
             assert found, (plugin, verb, call)
             chosen += found[:1]
         tally = faults.tried(stage, chosen)
+    assert tally.tried >= 1
+    assert tally.failures == []
+
+
+@pytest.mark.parametrize("network", networks(), ids=lambda network: network.name)
+def test_one_call_of_a_first_add_fails(suite_bin: str, network: Network) -> None:
+    with Stage(suite_bin, network, keeper=False) as stage:
+        stage.reset()
+        cases = faults.all_cases(stage, *faults.KINDS)
+        assert {case.verb for case in cases} == {"ADD"}
+        tally = faults.tried(stage, Share(sample=FIRST, seed=SEED).of(cases))
     assert tally.tried >= 1
     assert tally.failures == []

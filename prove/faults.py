@@ -125,10 +125,11 @@ def all_cases(stage: Stage, *kinds: str) -> list[Case]:
         # What strace saw is undone and done again, for the result.
         stage.detach(result)
         result = stage.attach(upto=position + 1)
+    if not stage.keeper:  # only the first ADD is another on a new node
+        stage.detach(result)
+        return found
     for position in reversed(range(len(stage.network.plugins))):
-        calls = stage.calls("DEL", position, prevResult=result)
-        if stage.keeper:
-            found += _cases(kinds, "DEL", position, calls)
+        found += _cases(kinds, "DEL", position, stage.calls("DEL", position, prevResult=result))
     return found
 
 
