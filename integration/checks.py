@@ -11,6 +11,7 @@ import re
 import socket
 from typing import TYPE_CHECKING, Any
 
+from integration import namespaces
 from integration.closing import Closing
 from integration.node import PEER
 
@@ -86,6 +87,12 @@ def pods(node: Node, conf: Mapping[str, Any], *names: str, plugin: str = "bridge
         node.netns(name)
         results.append(node.add(plugin, conf, container=name, netns=name, **how))
     return results
+
+
+def unmount_netns(node: Node, name: str) -> None:
+    """Let a container's namespace go and leave the file that it was mounted on, as a reboot can."""
+    with node.entered():
+        namespaces.unmount(f"/run/netns/{name}")
 
 
 def refusal(node: Node, verb: str, plugin: str, conf: Mapping[str, Any], **how: Any) -> Any:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from integration.checks import bridge, check, ipam, pods, refusal
+from integration.checks import bridge, check, ipam, pods, refusal, unmount_netns
 from integration.node import PEER
 
 if TYPE_CHECKING:
@@ -243,7 +243,7 @@ def test_addresses_of_other_interfaces_have_no_rule(node: Node, pod: Any) -> Non
     assert rules(node) == {POD: "100"}
 
 
-@pytest.mark.parametrize("gone", ["prevResult", "link", "namespace", "path"])
+@pytest.mark.parametrize("gone", ["prevResult", "link", "namespace", "mount", "path"])
 def test_delete_when_something_is_gone(node: Node, pod: Any, gone: str) -> None:
     conf = sbr(pod)
     node.add("sbr", conf, netns="c1", ifname="net1")
@@ -254,6 +254,8 @@ def test_delete_when_something_is_gone(node: Node, pod: Any, gone: str) -> None:
         node.exec("c1", "ip", "link", "delete", "net1")
     elif gone == "namespace":
         node.remove_netns("c1")
+    elif gone == "mount":
+        unmount_netns(node, "c1")
     else:
         netns = ""
     for _time in range(2):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from integration.checks import bridge, check, files, pods, refusal
+from integration.checks import bridge, check, files, pods, refusal, unmount_netns
 from integration.node import PEER
 
 if TYPE_CHECKING:
@@ -284,7 +284,7 @@ def test_an_add_that_fails_leaves_nothing(node: Node, pod: Any) -> None:
     assert refusal(node, "ADD", "tuning", alone, netns="c1")["code"] == 7
 
 
-@pytest.mark.parametrize("gone", ["link", "namespace", "path"])
+@pytest.mark.parametrize("gone", ["link", "namespace", "mount", "path"])
 def test_delete_when_something_is_gone(node: Node, pod: Any, gone: str) -> None:
     conf = tuning(pod, mtu=1400)
     node.add("tuning", conf, netns="c1")
@@ -293,11 +293,31 @@ def test_delete_when_something_is_gone(node: Node, pod: Any, gone: str) -> None:
         node.exec("c1", "ip", "link", "delete", "eth0")
     elif gone == "namespace":
         node.remove_netns("c1")
+    elif gone == "mount":
+        unmount_netns(node, "c1")
     else:
         netns = ""
     for given in (conf, tuning(None, mtu=1400)):
         node.delete("tuning", given, netns=netns)
         assert not [path for path in files(node) if "tuning" in path]
+
+
+def test_a_delete_that_fails_leaves_what_the_next_one_needs(node: Node, pod: Any) -> None:
+    before = look(node)
+    conf = tuning(pod, mtu=1400, mac=MAC)
+    node.add("tuning", conf, netns="c1")
+    os.symlink("circle", node.path("/run/circle"))
+    os.rename(node.path("/run/cni/tuning-stashes"), node.path("/run/kept"))
+    os.symlink("/run/kept", node.path("/run/cni/tuning-stashes"))
+    failed = refusal(node, "DEL", "tuning", conf, netns="/run/circle")
+    assert "failed to open netns '/run/circle'" in failed["msg"]  # and no later step has been tried
+    assert stash(node)["mtu"] == before["mtu"]
+    os.unlink(node.path("/run/cni/tuning-stashes"))
+    os.rename(node.path("/run/kept"), node.path("/run/cni/tuning-stashes"))
+    assert len([path for path in files(node) if "tuning" in path]) == 2
+    node.delete("tuning", conf, netns="c1")
+    assert look(node) == before
+    assert not [path for path in files(node) if "tuning" in path]
 
 
 def test_a_stash_that_is_no_stash(node: Node, pod: Any) -> None:

@@ -11,7 +11,7 @@ from cni_plugins.address import Prefix, format_address, parse_address
 from cni_plugins.attach.undo import Teardown, Undo
 from cni_plugins.kernel import addr, link, route, rule
 from cni_plugins.kernel.netlink import Netlink
-from cni_plugins.kernel.netns import Namespace
+from cni_plugins.kernel.netns import Namespace, find_namespace
 from cni_plugins.kernel.rule import Rule
 from cni_plugins.lazy import Lazy
 from cni_plugins.spec.errors import CheckFailedError, InvalidConfigError, NotAvailableError
@@ -66,11 +66,8 @@ def add(request: Request) -> Result:
 def delete(request: Request) -> None:
     """Delete the rules for the interface's addresses, which prevResult knows when the interface is gone."""
     conf: SbrConf = request.conf
-    if not request.netns:
-        return
-    try:
-        netns = Namespace(request.netns)
-    except FileNotFoundError:
+    netns = find_namespace(request.netns) if request.netns else None
+    if netns is None:
         return  # the rules went with the namespace
     teardown = Teardown()
     with netns, netns.netlink() as inside:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from cni_plugins.attach.undo import Teardown, Undo
 from cni_plugins.kernel import files, link, linkset, notes, sysctl
-from cni_plugins.kernel.netns import Namespace
+from cni_plugins.kernel.netns import Namespace, find_namespace
 from cni_plugins.lazy import Lazy
 from cni_plugins.rules import sysctls
 from cni_plugins.spec import skel
@@ -64,15 +64,16 @@ def add(request: Request) -> Result:
 
 
 def delete(request: Request) -> None:
-    """Put the interface's properties back, if it is still there."""
+    """Put the interface's properties back, if it is still there.
+
+    No step is taken after one that fails: the next DEL needs what is kept, and GC the note that says where.
+    """
     path = _stash(request)
-    teardown = Teardown()
     data = files.read(path)
     if data is not None:
-        teardown.step(_restore, request, data)
-        teardown.step(files.remove, path)
+        _restore(request, data)
+        files.remove(path)
     notes.remove(_NOTES, _attachment(request))
-    teardown.finish()
 
 
 def check(request: Request) -> None:
@@ -232,12 +233,12 @@ def _restore(request: Request, data: bytes) -> None:
         return
     try:
         stash = validate("TuningStash", decode(data, "the file of previous properties"))
-        netns = Namespace(request.netns)
-    except FileNotFoundError:
-        return  # the interface went with the namespace
     except CNIError as error:
         skel.warn(f"tuning: {error.msg}")
         return
+    netns = find_namespace(request.netns)
+    if netns is None:
+        return  # the interface went with it
     named = {"mac": stash.mac, "promisc": stash.promisc, "mtu": stash.mtu}
     named.update(allmulti=stash.allmulti, txQLen=stash.tx_q_len)
     with netns, netns.netlink() as inside:
