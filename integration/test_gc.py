@@ -60,13 +60,20 @@ def test_pairs_without_an_attachment_go(
     assert before - set(node.links()) == {gone}
 
 
-def test_a_name_too_long_for_an_alias_is_attached_all_the_same(node: Node) -> None:
+@pytest.mark.parametrize("plugin", ["bridge", "ptp"])
+def test_a_pair_whose_names_are_too_long_for_an_alias(node: Node, plugin: str) -> None:
+    conf, container = (bridge() if plugin == "bridge" else ptp()), "c" * 250
     node.netns("c1")
-    node.add("bridge", bridge(), container="c" * 250, netns="c1")
-    gc(node, "bridge", bridge())
-    assert "eth0" in node.links("c1")
-    node.delete("bridge", bridge(), container="c" * 250, netns="c1")
-    assert "eth0" not in node.links("c1")
+    for verb in ("GC", "DEL"):
+        node.add(plugin, conf, container=container, netns="c1")
+        gc(node, plugin, conf, container)
+        assert "eth0" in node.links("c1")
+        if verb == "GC":
+            gc(node, plugin, conf)
+        else:
+            node.delete(plugin, conf, container=container, netns="c1")
+        assert "eth0" not in node.links("c1")
+        assert files(node) == set()
 
 
 CONTAINERS = {"c1": "10.77.0", "c2": "10.77.0", "c3": "10.78.0"}

@@ -320,6 +320,19 @@ def test_a_delete_that_fails_leaves_what_the_next_one_needs(node: Node, pod: Any
     assert not [path for path in files(node) if "tuning" in path]
 
 
+def test_a_container_id_that_no_stash_can_have(node: Node, pod: Any) -> None:
+    """The stash's name is the reference's; parameters need none."""
+    container, before = "c" * 250, look(node)
+    conf = tuning(pod, mtu=1400)
+    refused = refusal(node, "ADD", "tuning", conf, container=container, netns="c1")
+    assert (refused["code"], "too long" in refused["msg"]) == (4, True)
+    assert look(node) == before
+    node.add("tuning", tuning(pod, sysctl={FORWARD: "1"}), container=container, netns="c1")
+    assert node.cni("CHECK", "tuning", tuning(pod), container=container, netns="c1") == (0, None)
+    node.delete("tuning", conf, container=container, netns="c1")
+    assert not [path for path in files(node) if "tuning" in path]
+
+
 def test_a_stash_that_is_no_stash(node: Node, pod: Any) -> None:
     conf = tuning(pod, mtu=1400)
     for content in ("{", '{"mtu": "x"}', '{"mac": "nonsense"}', '{"mtu": 1}'):

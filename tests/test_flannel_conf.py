@@ -290,6 +290,28 @@ def test_a_failed_add_leaves_no_note(node: Node) -> None:
     assert list(node.notes.iterdir()) == []
 
 
+@pytest.mark.parametrize(("length", "fits"), [(250, True), (255, True), (256, False), (4000, False)])
+def test_a_long_container_id(node: Node, length: int, fits: bool) -> None:
+    """The note's name is the reference's: the id, and so no longer than a file's can be."""
+    node.env.write_text(text(V4))
+    container = "c" * length
+    answers = [node.call("ADD", container) for _again in range(2)]
+    result = answers[0].json
+    if fits:
+        assert answers[0].status == 0
+        assert [path.name for path in node.notes.iterdir()] == [container]
+        assert node.call("CHECK", container, prevResult=result).status == 0
+    else:
+        assert [each.code for each in answers] == [4, 4]
+        assert "too long: it is part of the name of the file" in answers[0].json["msg"]
+        assert not node.notes.exists()
+        assert node.call("CHECK", container, prevResult={"cniVersion": "1.1.0"}).code == 101
+    for _again in range(2):
+        assert node.call("DEL", container).status == 0
+    assert node.held() == []
+    assert not node.notes.exists() or list(node.notes.iterdir()) == []
+
+
 def test_a_failed_add_of_an_attached_container_keeps_its_note(node: Node) -> None:
     node.env.write_text(text(V4))
     assert node.call("ADD").status == 0

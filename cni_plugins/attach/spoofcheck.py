@@ -6,7 +6,7 @@ from cni_plugins.attach.undo import Teardown
 from cni_plugins.kernel import notes
 from cni_plugins.kernel.link import parse_mac
 from cni_plugins.kernel.nft import Nft
-from cni_plugins.kernel.nftbatch import MAX_COMMENT, Batch, Chain
+from cni_plugins.kernel.nftbatch import MAX_COMMENT, MAX_NAME, Batch, Chain
 from cni_plugins.kernel.nftexpr import compared, interface
 from cni_plugins.rules.spoofcheck import (
     ENTRANCE,
@@ -18,7 +18,7 @@ from cni_plugins.rules.spoofcheck import (
     own_rules,
 )
 from cni_plugins.spec import skel
-from cni_plugins.spec.errors import CheckFailedError
+from cni_plugins.spec.errors import CheckFailedError, name_too_long
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,9 +39,12 @@ def add(request: Request, port: str, mac: str) -> None:
         mac: the address of the container's interface.
 
     Raises:
+        InvalidEnvironmentError: the container's id is too long for a chain's name.
         OSError: the kernel refused the rules.
     """
     attachment = request.network, request.container_id, request.ifname
+    if not _can_exist(attachment):
+        raise name_too_long(request.container_id, "the chain of macspoofchk")
     address = parse_mac(mac)
     # GC goes by the notes: the chains do not name their network.
     notes.begin(_KIND, attachment)
@@ -105,9 +108,15 @@ def _collect(attachment: Attachment) -> None:
     skel.removed(attachment[0], f"the source address check of {' '.join(attachment[1:])}")
 
 
+def _can_exist(attachment: Attachment) -> bool:
+    """Tell whether the kernel takes the names of an attachment's chains."""
+    return len(mac_chain(*attachment[1:]).encode("utf-8", "surrogateescape")) <= MAX_NAME
+
+
 def _remove(attachment: Attachment) -> None:
-    with Nft() as tables:
-        tables.change(lambda: _removal(tables, attachment))
+    if _can_exist(attachment):
+        with Nft() as tables:
+            tables.change(lambda: _removal(tables, attachment))
     notes.remove(_KIND, attachment)
 
 
@@ -142,7 +151,13 @@ def _entrances(tables: Nft, attachment: Attachment) -> list[FoundRule]:
     if noted is not None:
         return noted
     text = comment(*attachment[1:])[:MAX_COMMENT]
-    return [each for each in tables.rules(TABLE, ENTRANCE.name) if each.comment == text]
+    entered = chain(*attachment[1:]).encode("utf-8", "surrogateescape") + b"\0"
+    # A comment that is cut can be another's, too.
+    return [
+        each
+        for each in tables.rules(TABLE, ENTRANCE.name)
+        if each.comment == text and entered in each.expressions
+    ]
 
 
 def _noted(tables: Nft, attachment: Attachment) -> list[FoundRule] | None:

@@ -23,8 +23,6 @@ else:
     newlink = Lazy("cni_plugins.kernel.newlink")
 
 _KIND = "veth"
-_LONGEST_NOTE = 250
-"""Bytes that a note's name can have: NAME_MAX, less what files.temporary_name adds."""
 _EEXIST = 17
 _NAME_TRIES = 10
 
@@ -44,7 +42,8 @@ def create(
 
     The host end is up, in its bridge, and takes no router's advertisements; the container's end is down. The
     host end's alias says whose it is, and by that GC finds its own. A kernel asked to make a link takes no
-    alias: until the second request has given it one, a note says whose it is.
+    alias: until the second request has given it one, a note says whose it is. Where an alias is too short for
+    the names, the note stays.
 
     Args:
         request: the ADD; the container's end has its interface name.
@@ -61,13 +60,10 @@ def create(
         OSError: the kernel refused.
     """
     attachment = _attachment(request)
-    noted = _can_be_noted(attachment)
-    if noted:
-        undo.forget(notes.remove, _KIND, attachment)
+    undo.forget(notes.remove, _KIND, attachment)
     for _try in range(_NAME_TRIES):
         name = "veth" + posix.getrandom(4).hex()
-        if noted:
-            notes.write(_KIND, attachment, [name])
+        notes.write(_KIND, attachment, [name])
         try:
             with undo.made(link.delete, host, name):
                 newlink.create_veth(host, name, request.ifname, netns, master=master, mtu=mtu, mac=mac)
@@ -77,8 +73,7 @@ def create(
             if link.find(inside, request.ifname) is not None:
                 raise already_attached(request.ifname) from None
         else:
-            link.mark(host, name, owner.alias(request))
-            if noted:
+            if link.mark(host, name, owner.alias(request)):
                 notes.remove(_KIND, attachment)
             sysctl.write_if_present(f"net/ipv6/conf/{name}/accept_ra", "0")
             return name
@@ -86,14 +81,12 @@ def create(
 
 
 def forget(request: Request) -> None:
-    """Remove what an ADD has left that was killed between the pair and its alias.
+    """Remove what an ADD has left whose pair has no alias: it was killed, or the names are too long for one.
 
     Raises:
         OSError: it cannot be removed.
     """
-    attachment = _attachment(request)
-    if _can_be_noted(attachment):
-        _remove_unmarked(attachment)
+    _remove_unmarked(_attachment(request))
 
 
 def gc(request: Request) -> None:
@@ -123,12 +116,8 @@ def _attachment(request: Request) -> Attachment:
     return request.network, request.container_id, request.ifname
 
 
-def _can_be_noted(attachment: Attachment) -> bool:
-    return len(":".join(attachment).encode("utf-8", "surrogateescape")) <= _LONGEST_NOTE
-
-
 def _remove_unmarked(attachment: Attachment) -> str:
-    """Remove the pair of an ADD that was killed before it could give it an alias; return its name."""
+    """Remove the noted pair, which has no alias; return its name."""
     gone = ""
     for name in notes.read(_KIND, attachment) or []:
         with Netlink() as host:

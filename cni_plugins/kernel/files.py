@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import posix
+from _sha512 import sha512  # type: ignore[import-not-found]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,13 +19,21 @@ _CREATE = posix.O_CREAT | posix.O_CLOEXEC | posix.O_NOFOLLOW
 _TYPE_MASK, _DIRECTORY, _SYMBOLIC_LINK = 0o170000, 0o040000, 0o120000
 _NO_TMPFILE = (errno.EOPNOTSUPP, errno.EISDIR)
 """What open(2) says where O_TMPFILE is unknown: to the filesystem, or to the kernel."""
+_NO_SUCH = (errno.ENOENT, errno.ENAMETOOLONG)
+_NAME_MAX = 255
+"""Bytes of a file's name (linux/limits.h)."""
+
+
+def name_fits(path: str) -> bool:
+    """Tell whether a file can have the name that a path ends with: container ids are of any length."""
+    return len(path.rpartition("/")[2].encode("utf-8", "surrogateescape")) <= _NAME_MAX
 
 
 def read(path: str, limit: int = 1 << 20, *, follow: bool = False) -> bytes | None:
     """Return a file's content, or None when it does not exist.
 
     Args:
-        path: the file.
+        path: the file; where the name is longer than a file's can be, there is none.
         limit: the longest content that is accepted, in bytes.
         follow: whether the name may be a symbolic link, as /etc/resolv.conf often is.
 
@@ -35,9 +44,9 @@ def read(path: str, limit: int = 1 << 20, *, follow: bool = False) -> bytes | No
     flags = posix.O_RDONLY | posix.O_CLOEXEC | posix.O_NONBLOCK | (0 if follow else posix.O_NOFOLLOW)
     try:
         fd = posix.open(path, flags)
-    except FileNotFoundError:
-        return None
     except OSError as error:
+        if error.errno in _NO_SUCH:
+            return None
         raise _about(error, "read", path) from None
     try:
         data = part = posix.read(fd, limit + 1)
@@ -71,7 +80,10 @@ def write_atomic(path: str, data: bytes, mode: int = 0o600) -> None:
 def temporary_name(path: str) -> str:
     """Return the name under which what shall replace a file waits beside it."""
     folder, slash, name = path.rpartition("/")
-    return f"{folder}{slash}.{name}.tmp"
+    spare = f"{folder}{slash}.{name}.tmp"
+    if name_fits(spare):
+        return spare
+    return f"{folder}{slash}.{sha512(name.encode('utf-8', 'surrogateescape')).hexdigest()}.tmp"
 
 
 def remove(path: str) -> None:
@@ -83,9 +95,9 @@ def remove(path: str) -> None:
     for name in (path, temporary_name(path)):
         try:
             posix.unlink(name)
-        except FileNotFoundError:
-            continue
         except OSError as error:
+            if error.errno in _NO_SUCH:
+                continue
             raise _about(error, "remove", path) from None
 
 

@@ -228,12 +228,13 @@ def set_mac(nl: Netlink, index: int, mac: bytes) -> None:
     )
 
 
-def mark(nl: Netlink, name: str, owner: str) -> None:
-    """Leave a text on a link that says whose it is; one that an alias is too short for is left out."""
+def mark(nl: Netlink, name: str, owner: str) -> bool:
+    """Leave a text on a link that says whose it is; return False when an alias is too short for it."""
     alias = _alias(owner)
     if alias:
         body = header() + attr_str(IFLA_IFNAME, name) + alias
         nl.tell(RTM_NEWLINK, body, f"failed to set the alias of link {name!r}")
+    return bool(alias)
 
 
 def delete(nl: Netlink, name: str) -> bool:

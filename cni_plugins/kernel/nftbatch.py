@@ -27,6 +27,8 @@ SRCNAT, DSTNAT, FILTER = 100, -100, 0
 """Priorities that nft shows by name (NF_IP_PRI_*)."""
 MAX_COMMENT = 128
 """Bytes that nft takes for a comment."""
+MAX_NAME = 255
+"""Bytes of a chain's name (NFT_NAME_MAXLEN in linux/netfilter/nf_tables.h, less the NUL)."""
 
 SUBSYSTEM = 10 << 8
 """What is added to the number of a message (NFT_MSG_*) to tell that it is for nf_tables."""

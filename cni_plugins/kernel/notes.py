@@ -2,13 +2,15 @@
 
 A note is a help and no authority: it can be missing (a Go plugin did the ADD, /run was cleared), and whoever
 reads one checks against the kernel what it says. An attachment is its network, container id and interface
-name, as the request checked them: none of the three can hold a colon or a slash.
+name, as the request checked them: none of the three can hold a colon or a slash. The three are the note's
+name; where that is longer than a file's can be, its hash is, and the first line says what it hides.
 """
 
 from __future__ import annotations
 
 import errno
 import posix
+from _sha512 import sha512  # type: ignore[import-not-found]
 
 from cni_plugins.kernel import files
 
@@ -17,7 +19,14 @@ MASQUERADE = "masquerade"
 SPOOFCHECK = "spoofcheck"
 """Kinds that a DEL looks for before it loads what made them."""
 _HANDLE_DIGITS = 19
-_NO_NOTE = (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG)
+_NO_NOTE = (errno.ENOENT, errno.ENOTDIR)
+_HASHED = "#"
+"""What a name begins with that is a hash; no network's does."""
+
+
+def path(kind: str, attachment: tuple[str, str, str]) -> str:
+    """Return the file of a note, whether there is one or not."""
+    return f"{FOLDER}/{kind}/{_name(attachment)}"
 
 
 def write(kind: str, attachment: tuple[str, str, str], lines: list[str]) -> None:
@@ -32,14 +41,15 @@ def write(kind: str, attachment: tuple[str, str, str], lines: list[str]) -> None
         OSError: it cannot be written.
     """
     files.refuse_link(f"{FOLDER}/{kind}")
-    path = _path(kind, attachment)
-    data = "".join(f"{line}\n" for line in lines).encode()
+    place = path(kind, attachment)
+    said = [":".join(attachment), *lines] if _name(attachment).startswith(_HASHED) else lines
+    data = "".join(f"{line}\n" for line in said).encode()
     try:
-        files.write_atomic(path, data)
+        files.write_atomic(place, data)
     except FileNotFoundError:
         files.make_directory(FOLDER)
         files.make_directory(f"{FOLDER}/{kind}", 0o700)
-        files.write_atomic(path, data)
+        files.write_atomic(place, data)
 
 
 def sweep(kind: str) -> None:
@@ -73,8 +83,11 @@ def read(kind: str, attachment: tuple[str, str, str]) -> list[str] | None:
     Raises:
         OSError: it cannot be read.
     """
-    data = files.read(_path(kind, attachment))
-    return None if data is None else data.decode("utf-8", "replace").splitlines()
+    data = files.read(path(kind, attachment))
+    if data is None:
+        return None
+    lines = data.decode("utf-8", "replace").splitlines()
+    return lines[1:] if _name(attachment).startswith(_HASHED) else lines
 
 
 def exists(kind: str, attachment: tuple[str, str, str]) -> bool:
@@ -83,7 +96,7 @@ def exists(kind: str, attachment: tuple[str, str, str]) -> bool:
     One that cannot be looked at counts: who reads it learns why.
     """
     try:
-        posix.lstat(_path(kind, attachment))
+        posix.lstat(path(kind, attachment))
     except OSError as error:
         return error.errno not in _NO_NOTE
     return True
@@ -109,7 +122,7 @@ def is_handle(text: str) -> bool:
 def remove(kind: str, attachment: tuple[str, str, str]) -> None:
     """Throw a note away; one that is gone already is no error."""
     files.refuse_link(f"{FOLDER}/{kind}")
-    files.remove(_path(kind, attachment))
+    files.remove(path(kind, attachment))
 
 
 def attachments(kind: str) -> list[tuple[str, str, str]]:
@@ -120,7 +133,8 @@ def attachments(kind: str) -> list[tuple[str, str, str]]:
         return []
     found = []
     for name in names:
-        network, *rest = name.split(":")
+        whole = _hidden(kind, name) if name.startswith(_HASHED) else name
+        network, *rest = whole.split(":")
         if network and len(rest) == 2 and not name.startswith("."):  # what is being written has a dot first
             found.append((network, rest[0], rest[1]))
     return found
@@ -132,13 +146,13 @@ def lock(kind: str) -> files.Lock:
     A program that was started meanwhile holds it until its end, even if we are killed.
     """
     files.refuse_link(f"{FOLDER}/{kind}")
-    path = f"{FOLDER}/{kind}/lock"
+    place = f"{FOLDER}/{kind}/lock"
     try:
-        return files.Lock(path, inherit=True)
+        return files.Lock(place, inherit=True)
     except FileNotFoundError:
         files.make_directory(FOLDER)
         files.make_directory(f"{FOLDER}/{kind}", 0o700)
-        return files.Lock(path, inherit=True)
+        return files.Lock(place, inherit=True)
 
 
 def claim(kind: str, address: bytes, attachment: tuple[str, str, str]) -> None:
@@ -178,5 +192,20 @@ def _claim(address: bytes) -> tuple[str, str, str]:
     return "address", address.hex(), ""
 
 
-def _path(kind: str, attachment: tuple[str, str, str]) -> str:
-    return f"{FOLDER}/{kind}/{':'.join(attachment)}"
+def _name(attachment: tuple[str, str, str]) -> str:
+    whole = ":".join(attachment)
+    return whole if files.name_fits(whole) else _hash(whole)
+
+
+def _hash(whole: str) -> str:
+    return f"{_HASHED}{sha512(whole.encode('utf-8', 'surrogateescape')).hexdigest()}"
+
+
+def _hidden(kind: str, name: str) -> str:
+    """Return the name that a note's hash hides; empty when the note does not say so."""
+    try:
+        data = files.read(f"{FOLDER}/{kind}/{name}") or b""
+    except OSError:
+        return ""  # damaged: it must not keep others from GC, and its DEL goes by the hash
+    whole = data.partition(b"\n")[0].decode("utf-8", "surrogateescape")
+    return whole if _hash(whole) == name and "/" not in whole else ""

@@ -3,8 +3,8 @@
 Owns, on the host: the token bucket at the root of the pair's host end, which limits what the container
 receives; and for what it sends, an ifb with a token bucket, an ingress qdisc on the host end, and the filter
 that redirects everything from the one to the other. The ifb's name is the reference's: a hash of network and
-container. Its alias says in clear what the hash hides, and by that GC finds its own; until it has one, a note
-in /run/cni/bandwidth says so.
+container. Its alias says in clear what the hash hides, and by that GC finds its own; until it has one, and
+where an alias is too short for the two, a note in /run/cni/bandwidth says so.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def gc(request: Request) -> None:
             network, _colon, container_id = each.alias.partition(":")
             if network == request.network and container_id not in spared:
                 teardown.step(_collect, host, each.name, network, container_id)
-        for attachment in notes.attachments(_KIND):  # of ADDs that were killed
+        for attachment in notes.attachments(_KIND):  # of ADDs that were killed, or could set no alias
             if attachment[0] == request.network and attachment[1] not in spared:
                 teardown.step(_collect_noted, host, attachment)
     teardown.finish()
@@ -236,8 +236,8 @@ def _create_ifb(request: Request, host: Netlink, mtu: int, undo: Undo) -> Link:
             "a container can be in a network with bandwidth once; DEL the attachment that is left over",
         ) from None
     ifb = link.get(host, name)
-    link.mark(host, name, f"{request.network}:{request.container_id}")  # neither can hold a colon
-    notes.remove(_KIND, attachment)
+    if link.mark(host, name, f"{request.network}:{request.container_id}"):  # neither can hold a colon
+        notes.remove(_KIND, attachment)
     return ifb
 
 

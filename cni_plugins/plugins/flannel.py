@@ -22,6 +22,7 @@ from cni_plugins.spec.errors import (
     InvalidConfigError,
     NotAvailableError,
     TryAgainLaterError,
+    name_too_long,
 )
 from cni_plugins.spec.plugin import Plugin
 
@@ -42,8 +43,10 @@ else:
 
 def add(request: Request) -> Result:
     """Note the delegate's configuration, then call its ADD, which undoes itself when it fails."""
-    config = _delegate_config(request, SubnetEnv.load(request.conf.subnet_file))
     note = _note_path(request)
+    if not files.name_fits(note):
+        raise name_too_long(request.container_id, "the file of the delegate's configuration")
+    config = _delegate_config(request, SubnetEnv.load(request.conf.subnet_file))
     files.make_directory(request.conf.data_dir, 0o700)
     # A container that is attached already has a note, which its DEL will need whatever happens here.
     before = files.read(note)

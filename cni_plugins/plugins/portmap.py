@@ -24,6 +24,7 @@ from cni_plugins.rules.portmap import (
     mappings,
     valid_mappings,
 )
+from cni_plugins.rules.portmap_nftables import comment
 from cni_plugins.rules.portmap_note import Note, udp_targets
 from cni_plugins.spec import skel
 from cni_plugins.spec.errors import InvalidConfigError, NotAvailableError
@@ -205,10 +206,13 @@ def _remove(attachment: Attachment, note: Note | None) -> None:
 
 
 def _rules_of_others(attachment: Attachment) -> list[tuple[int, str, int]]:
-    """Return the noted rules of the same container's other attachments: they have the same comment."""
+    """Return the noted rules of other attachments that have the same comment.
+
+    They are the same container's, or of one whose id begins alike for as long as a comment is.
+    """
     found = []
     for other in notes.attachments(_KIND):
-        if other[1] == attachment[1] and other != attachment:
+        if comment(other[1]) == comment(attachment[1]) and other != attachment:
             note = Note.parse(notes.read(_KIND, other))
             found += note.rules if note else []
     return found

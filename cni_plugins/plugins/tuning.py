@@ -15,7 +15,13 @@ from cni_plugins.lazy import Lazy
 from cni_plugins.rules import sysctls
 from cni_plugins.spec import skel
 from cni_plugins.spec.codec import decode, encode_pretty
-from cni_plugins.spec.errors import CheckFailedError, CNIError, InvalidConfigError, NotAvailableError
+from cni_plugins.spec.errors import (
+    CheckFailedError,
+    CNIError,
+    InvalidConfigError,
+    NotAvailableError,
+    name_too_long,
+)
 from cni_plugins.spec.plugin import Plugin
 from cni_plugins.spec.schema import validate
 
@@ -200,6 +206,8 @@ def _change(request: Request, inside: Netlink, wanted: dict[str, Any], undo: Und
         return
     conf: TuningConf = request.conf
     path = _stash(request)
+    if not files.name_fits(path):
+        raise name_too_long(request.container_id, "the file that keeps what the interface was like")
     files.make_directory(conf.data_dir, 0o700)
     undo.forget(notes.remove, _NOTES, _attachment(request))
     undo.forget(files.remove, path)

@@ -218,6 +218,19 @@ class AlreadyAttachedError(CNIError):
     code = 107
 
 
+def name_too_long(container_id: str, bearer: str) -> InvalidEnvironmentError:
+    """Return the error of an ADD that would have to make something whose name cannot be so long.
+
+    Args:
+        container_id: the container, whose id is part of the name.
+        bearer: what would have it.
+    """
+    return InvalidEnvironmentError(
+        f"CNI_CONTAINERID: container id {container_id!r} is too long: it is part of the name of {bearer}",
+        "a name has 255 bytes at most, and this one is the reference plugin's own",
+    )
+
+
 def already_attached(ifname: str) -> AlreadyAttachedError:
     """Return the error of an ADD whose interface the container has."""
     return AlreadyAttachedError(

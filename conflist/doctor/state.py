@@ -68,7 +68,7 @@ def notes() -> Iterator[Kept]:
         if kind.endswith("-addresses") or not os.path.isdir(f"{system.FOLDER}/{kind}"):
             continue  # claims go with the notes of firewall
         for attachment in sorted(system.attachments(kind)):
-            path = f"{system.FOLDER}/{kind}/{':'.join(attachment)}"
+            path = system.path(kind, attachment)
             try:
                 lines = system.read(kind, attachment)
             except OSError:

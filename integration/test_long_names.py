@@ -1,0 +1,105 @@
+"""Container ids of 250 characters, which files' names, aliases and comments are too short for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from integration.checks import bridge, check, files, leftovers, pod_rules, refusal
+
+if TYPE_CHECKING:
+    from integration.node import Node
+
+MBIT = 1_000_000
+FIRST, SECOND = "c" * 249 + "1", "c" * 249 + "2"
+NETNS = {FIRST: "c1", SECOND: "c2"}
+RATES = {"ingressRate": MBIT, "ingressBurst": MBIT, "egressRate": MBIT, "egressBurst": MBIT}
+# With the shorter name of the network, a limit's alias can hold both; with the longer one none can.
+NETWORKS = ["n", "a-longer-network"]
+
+
+def chain(network: str, container: str) -> list[tuple[str, dict[str, Any]]]:
+    """Return the plugins of a list, with their configurations for a container."""
+    ports = [{"hostPort": 8000 + int(container[-1]), "containerPort": 80, "protocol": "tcp"}]
+    named = {"cniVersion": "1.1.0", "name": network}
+    return [
+        ("bridge", bridge(name=network, ipMasq=True)),
+        ("portmap", {**named, "runtimeConfig": {"portMappings": ports}}),
+        ("firewall", named),
+        ("bandwidth", {**named, **RATES}),
+    ]
+
+
+def attach(node: Node, network: str, container: str) -> Any:
+    result: Any = None
+    for plugin, conf in chain(network, container):
+        given = conf if result is None else {**conf, "prevResult": result}
+        result = node.add(plugin, given, container=container, netns=NETNS[container])
+    return result
+
+
+def look(node: Node, network: str, container: str, result: Any) -> list[str]:
+    """Return what CHECK of each plugin finds."""
+    how = {"container": container, "netns": NETNS[container]}
+    return [check(node, plugin, conf, result, **how) for plugin, conf in chain(network, container)]
+
+
+def detach(node: Node, network: str, container: str, result: Any) -> None:
+    for plugin, conf in reversed(chain(network, container)):
+        given = {**conf, "prevResult": result}
+        node.delete(plugin, given, container=container, netns=NETNS[container])
+
+
+def state(node: Node) -> tuple[set[str], list[str], set[str]]:
+    """Return the files, rules and links that there are."""
+    return files(node), pod_rules(node), set(node.links())
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_add_check_delete_and_gc(node: Node, network: str) -> None:
+    for netns in NETNS.values():
+        node.netns(netns)
+    second = attach(node, network, SECOND)
+    before = state(node)
+    assert before[1]
+    for collect in (False, True):
+        first = attach(node, network, FIRST)
+        assert look(node, network, FIRST, first) == [""] * 4
+        assert state(node)[1] != before[1]
+        if collect:
+            valid = [{"containerID": SECOND, "ifname": "eth0"}]
+            for plugin, conf in chain(network, FIRST):
+                assert node.cni("GC", plugin, {**conf, "cni.dev/valid-attachments": valid}) == (0, None)
+        else:
+            detach(node, network, FIRST, first)
+            detach(node, network, FIRST, first)
+        assert state(node) == before
+        assert look(node, network, SECOND, second) == [""] * 4
+    detach(node, network, SECOND, second)
+    assert leftovers(node, *NETNS.values()) == []
+    assert set(node.links()) == {"lo", "br0"}
+
+
+def test_a_chain_that_cannot_have_the_name(node: Node) -> None:
+    """The chain's name, with the id, is the reference's."""
+    node.netns("c1")
+    conf = bridge(macspoofchk=True)
+    refused = refusal(node, "ADD", "bridge", conf, container=FIRST, netns="c1")
+    assert (refused["code"], "too long" in refused["msg"]) == (4, True)
+    assert leftovers(node, "c1") == []
+    node.delete("bridge", conf, container=FIRST, netns="c1")
+    # The longest that there are, whose comments are cut to the same.
+    common = "c" * (255 - len("cni-br-iface-1-eth0-mac"))
+    first, second = f"{common}1", f"{common}2"
+    node.netns("c2")
+    result = node.add("bridge", conf, container=second, netns="c2")
+    before = state(node)
+    node.add("bridge", conf, container=first, netns="c1")
+    assert state(node)[1] != before[1]
+    for _again in range(2):
+        node.delete("bridge", conf, container=first, netns="c1")
+    assert state(node) == before
+    assert check(node, "bridge", conf, result, container=second, netns="c2") == ""
+    node.delete("bridge", conf, container=second, netns="c2")
+    assert leftovers(node, "c1", "c2") == []
