@@ -68,32 +68,32 @@ def measure(nodes: int, *, joins: int, idle: float) -> Scale:
     """
     with Fleet(config=CONFIG) as fleet:
         member = fleet.join(1, 11)
-        leases = [_lease(number) for number in range(nodes)]
+        leases = [lease(number) for number in range(nodes)]
         with _gateway(fleet) as etcd:
             etcd.put(leases)
             began = time.monotonic()
             fleet.start(member)
-            wait(lambda: _paths(member) == nodes, 120)
+            wait(lambda: paths_of(member) == nodes, 120)
             start = time.monotonic() - began
             etcd.delete([key for key, _ in leases])
-            wait(lambda: _paths(member) == 0, 120)
+            wait(lambda: paths_of(member) == 0, 120)
             began = time.monotonic()
             etcd.put(leases)
-            wait(lambda: _paths(member) == nodes, 120)
+            wait(lambda: paths_of(member) == nodes, 120)
             burst = time.monotonic() - began
-            newcomer = _lease(nodes)
+            newcomer = lease(nodes)
             times = [_turn(etcd, member, newcomer) for _ in range(joins)]
         time.sleep(2)
-        before, then = _cpu(member), time.monotonic()
+        before, then = cpu_of(member), time.monotonic()
         time.sleep(idle)
-        share = (_cpu(member) - before) / (time.monotonic() - then)
+        share = (cpu_of(member) - before) / (time.monotonic() - then)
         return Scale(
             nodes,
             start,
             burst,
             median(joining for joining, _ in times) * 1000,
             median(leaving for _, leaving in times) * 1000,
-            _memory(member),
+            memory_of(member),
             share * 100,
         )
 
@@ -161,7 +161,7 @@ def _hear(notices: socket.socket, lease: tuple[str, str]) -> float:
             return heard
 
 
-def _lease(number: int) -> tuple[str, str]:
+def lease(number: int) -> tuple[str, str]:
     """Return the key and the value of a node's lease."""
     subnet = _FIRST_SUBNET + (number << 8)
     mac = bytes((2, 0, *number.to_bytes(4, "big"))).hex(":")
@@ -178,7 +178,7 @@ def _base64(text: str) -> str:
     return base64.b64encode(text.encode()).decode()
 
 
-def _paths(member: Member) -> int:
+def paths_of(member: Member) -> int:
     """Count the routes by the tunnel, which are written last and removed first, and its FDB entries."""
     node = member.node
     routes = node.run(["ip", "route", "show", "dev", _DEVICE], check=False).stdout.count(b" via ")
@@ -186,7 +186,7 @@ def _paths(member: Member) -> int:
     return max(routes, entries) if routes != entries else routes
 
 
-def _cpu(member: Member) -> float:
+def cpu_of(member: Member) -> float:
     """Return the daemon's CPU time in seconds: fields 14 and 15 of /proc/PID/stat, proc(5)."""
     assert member.daemon is not None
     with open(f"/proc/{member.daemon.pid}/stat", encoding="ascii") as file:
@@ -194,7 +194,8 @@ def _cpu(member: Member) -> float:
     return (int(fields[11]) + int(fields[12])) / _TICKS
 
 
-def _memory(member: Member) -> float:
+def memory_of(member: Member) -> float:
+    """Return the daemon's resident memory in MB."""
     assert member.daemon is not None
     with open(f"/proc/{member.daemon.pid}/status", encoding="ascii") as file:
         found = next(line for line in file if line.startswith("VmRSS:"))

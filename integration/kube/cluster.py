@@ -113,7 +113,11 @@ class Cluster:
 
     def stop_apiserver(self) -> None:
         """End the apiserver as a crash would."""
-        process = self._servers.pop("kube-apiserver")
+        self.stop("kube-apiserver")
+
+    def stop(self, program: str) -> None:
+        """End one of the control plane's programs."""
+        process = self._servers.pop(program)
         process.kill()
         process.wait()
 

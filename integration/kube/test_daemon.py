@@ -8,16 +8,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from integration.fleet import Member, wait
-from integration.kube.cluster import FOLDER, IPV6_NETWORK, NETWORK, Cluster
+from integration.fleet import wait
+from integration.kube.cluster import IPV6_NETWORK, NETWORK, Cluster
+from integration.kube.fleet import APISERVER, FLAGS, KubeFleet
 from integration.underlay import Underlay
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-APISERVER = "198.18.0.1"
-NET_CONF = "/etc/kube-flannel/net-conf.json"
-FLAGS = ("--kube-subnet-mgr", "--ip-masq", f"--kubeconfig-file={FOLDER}/daemon.conf")
 CONFIG = {
     "Network": NETWORK,
     "EnableIPv6": True,
@@ -26,36 +24,12 @@ CONFIG = {
 }
 
 
-class KubeFleet:
-    """Machines that are nodes of a real cluster, whose control plane is on the router."""
-
-    def __init__(self, underlay: Underlay, cluster: Cluster) -> None:
-        self.underlay = underlay
-        self.cluster = cluster
-
-    def join(self, subnet: int, number: int) -> Member:
-        """Switch a machine on, register it as a kubelet would, and start its daemon."""
-        name = f"node-{number}"
-        member = Member(self.underlay.join(subnet, number), subnet, number)
-        self.cluster.add_node(name)
-        files = {NET_CONF: json.dumps(CONFIG), f"{FOLDER}/daemon.conf": self.cluster.kubeconfig()}
-        with open(self.cluster.node.path(f"{FOLDER}/tls.crt"), encoding="ascii") as file:
-            files[f"{FOLDER}/tls.crt"] = file.read()
-        with member.node.entered():
-            for path, content in files.items():
-                os.makedirs(os.path.dirname(path), exist_ok=True)
-                with open(path, "w", encoding="ascii") as file:
-                    file.write(content)
-        member.start(FLAGS, {"NODE_NAME": name})
-        return member
-
-
 @pytest.fixture(scope="module")
 def fleet(suite_bin: str) -> Iterator[KubeFleet]:
     with Underlay(suite_bin) as underlay:
         underlay.router.run(["ip", "address", "add", f"{APISERVER}/32", "dev", "lo"])
         with Cluster(underlay.router, os.environ["KUBE_BIN"], APISERVER, dual=True) as cluster:
-            yield KubeFleet(underlay, cluster)
+            yield KubeFleet(underlay, cluster, CONFIG)
 
 
 def test_two_nodes_are_annotated_and_their_pods_talk(fleet: KubeFleet) -> None:
@@ -127,3 +101,19 @@ def test_a_node_that_is_deleted_loses_its_way(fleet: KubeFleet) -> None:
     gone.stop()
     fleet.cluster.remove_node("node-23")
     wait(lambda: not any(route["dst"] == subnet for route in one.ip("route")))
+
+
+@pytest.mark.parametrize(("backend", "device"), [("host-gw", "uplink"), ("udp", "flannel0")])
+def test_other_backends(fleet: KubeFleet, backend: str, device: str) -> None:
+    """Nodes whose backend is another one are passed by."""
+    config = {"Network": NETWORK, "Backend": {"Type": backend}}
+    others = KubeFleet(fleet.underlay, fleet.cluster, config)
+    first = {"host-gw": 31, "udp": 41}[backend]
+    one, other = others.join(1, first), others.join(1, first + 1)
+    one.add_pod("a")
+    other.add_pod("b")
+    network = other.subnet_env()["FLANNEL_SUBNET"].replace(".1/", ".0/")
+    reached = [NETWORK, network]
+    wait(lambda: any(each["dst"] in reached and each["dev"] == device for each in one.ip("route")))
+    ping = ["ping", "-c", "2", "-i", "0.2", "-W", "5", other.pods["b"]]
+    wait(lambda: one.node.run(ping, netns="a", check=False).returncode == 0, 20)
