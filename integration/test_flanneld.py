@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,6 +14,7 @@ from integration.etcd import SUBNETS
 from integration.flannel import SUBNET_FILE
 from integration.fleet import TLS, VXLAN, Fleet, Member, program, wait, write_files
 from integration.node import Node
+from integration.pings import Pings
 from integration.suite import ROOT
 
 if TYPE_CHECKING:
@@ -90,22 +92,25 @@ def test_pods_of_all_machines_talk_directly_or_by_vxlan(fleet: Fleet) -> None:
     assert metric(a, "flanneld_watch_age_seconds") < 30
 
 
-def test_subnet_env_is_put_back_within_a_second(fleet: Fleet) -> None:
-    a = member(fleet, 11)
+def test_subnet_env_is_put_back_within_a_second(fleet: Fleet, record_property: Any) -> None:
+    a, c = member(fleet, 11), member(fleet, 21)
     path = a.node.path(SUBNET_FILE)
     with open(path, encoding="ascii") as file:
         content = file.read()
     before = put_back(a)
-    os.unlink(path)
-    assert wait(lambda: os.path.exists(path)) < 1.2
-    with open(path, "a", encoding="ascii") as file:
-        file.write("FLANNEL_MTU=9000\n")
+    with Pings(a.node, c.pods["node-21"], "node-11") as sent:
+        broken = time.time()
+        os.unlink(path)
+        assert wait(lambda: os.path.exists(path)) < 1.2
+        with open(path, "a", encoding="ascii") as file:
+            file.write("FLANNEL_MTU=9000\n")
 
-    def is_right() -> bool:
-        with open(path, encoding="ascii") as file:
-            return file.read() == content
+        def is_right() -> bool:
+            with open(path, encoding="ascii") as file:
+                return file.read() == content
 
-    assert wait(is_right) < 1.2
+        assert wait(is_right) < 1.2
+        record_property("subnet.env", f"pings failed for {sent.failed_since(broken):.2f} s")
     wait(lambda: put_back(a) == before + 2)
 
 
@@ -315,3 +320,16 @@ def test_a_wrong_configuration_is_named_and_ends_the_daemon(suite_bin: str) -> N
         done = a.node.run(command, {"PYTHONPATH": ROOT}, check=False)
     assert done.returncode == 1
     assert b"10.244.0.0/29 is too small" in done.stderr
+
+
+def test_alloc_leases_a_subnet_and_builds_no_path(suite_bin: str) -> None:
+    with Fleet(suite_bin, {**VXLAN, "Backend": {"Type": "alloc"}}) as fleet:
+        one, other = fleet.join(1, 11), fleet.join(1, 12)
+        fleet.start()
+        assert subnet(one) != subnet(other)
+        assert one.subnet_env()["FLANNEL_MTU"] == "1500"
+        assert not any(name.startswith("flannel") for name in one.node.links())
+        assert subnet(other) not in routes(one)
+        one.add_pod("a")
+        ping = ["ping", "-c", "1", "-W", "3", one.pods["a"]]
+        assert one.node.run(ping, check=False).returncode == 0

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import time
 from ipaddress import IPv4Network
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -17,6 +18,7 @@ from flanneld.options import Options
 from flanneld.traffic import Traffic
 from integration.fleet import NETWORK, VXLAN, Fleet, Member, wait
 from integration.node import Node
+from integration.pings import Pings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -147,14 +149,17 @@ def test_pods_keep_their_address_in_the_cluster_and_get_the_nodes_outside(fleet:
     )
 
 
-def test_what_somebody_removes_comes_back_within_a_second(fleet: Fleet) -> None:
-    member = fleet.members["node-11"]
+def test_what_somebody_removes_comes_back_within_a_second(fleet: Fleet, record_property: Any) -> None:
+    member, remote = fleet.members["node-11"], fleet.members["node-21"].pods["node-21"]
     wanted = rules(member, fleet)
-    if "table" in wanted:
-        member.node.run(["nft", "delete", "table", "ip", "flannel-ipv4"])
-    else:
-        member.node.run(["iptables", "-t", "nat", "-F", "FLANNEL-POSTRTG"])
-    assert wait(lambda: rules(member, fleet) == wanted) < 1.2
+    with Pings(member.node, remote, "node-11") as pings:
+        broken = time.time()
+        if "table" in wanted:
+            member.node.run(["nft", "delete", "table", "ip", "flannel-ipv4"])
+        else:
+            member.node.run(["iptables", "-t", "nat", "-F", "FLANNEL-POSTRTG"])
+        assert wait(lambda: rules(member, fleet) == wanted) < 1.2
+        record_property("rules", f"pings failed for {pings.failed_since(broken):.2f} s")
     wait(lambda: 'flanneld_repairs_total{kind="rules"} 1' in member.get("/metrics"))
 
 
