@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from integration.fleet import wait
 from integration.kube.cluster import IPV6_NETWORK, NETWORK, Cluster
 from integration.kube.fleet import APISERVER, FLAGS, KubeFleet
+from integration.pings import Pings
 from integration.underlay import Underlay
 
 if TYPE_CHECKING:
@@ -101,6 +103,43 @@ def test_a_node_that_is_deleted_loses_its_way(fleet: KubeFleet) -> None:
     gone.stop()
     fleet.cluster.remove_node("node-23")
     wait(lambda: not any(route["dst"] == subnet for route in one.ip("route")))
+
+
+def test_without_the_apiserver_traffic_goes_on(fleet: KubeFleet, record_property: Any) -> None:
+    """Nothing is torn down, what breaks is put back, and what came meanwhile is learnt afterwards."""
+    one, other = fleet.join(1, 51), fleet.join(2, 52)
+    one.add_pod("a")
+    other.add_pod("b")
+    network = other.subnet_env()["FLANNEL_SUBNET"].replace(".1/", ".0/")
+
+    def is_there() -> bool:
+        return any(each["dst"] == network for each in one.ip("route"))
+
+    wait(is_there)
+    with Pings(one.node, other.pods["b"], "a") as sent:
+        stopped = time.time()
+        fleet.cluster.stop_apiserver()
+        time.sleep(3)
+        assert sent.failed_since(stopped) < 1
+        broken = time.time()
+        one.node.run(["ip", "route", "del", network])
+        assert wait(is_there) < 1.5
+        record_property("without the apiserver", f"pings failed for {sent.failed_since(broken):.2f} s")
+        assert not one.daemon_ended()
+        fleet.cluster.start_apiserver()
+    fleet.cluster.add_node("late", ["10.244.253.0/24", "fd00:244:0:fd::/64"])
+    annotations = {
+        "backend-type": "vxlan",
+        "backend-data": '{"VNI":1,"VtepMAC":"02:00:00:00:00:53"}',
+        "backend-v6-data": '{"VNI":1,"VtepMAC":"02:00:00:00:00:54"}',
+        "public-ip": "198.18.2.53",
+        "public-ipv6": "2001:db8:2::53",
+        "kube-subnet-manager": "true",
+    }
+    words = [f"flannel.alpha.coreos.com/{name}={text}" for name, text in annotations.items()]
+    fleet.cluster.kubectl("annotate", "node", "late", *words)
+    wait(lambda: any(each["dst"] == "10.244.253.0/24" for each in one.ip("route")), 60)
+    fleet.cluster.remove_node("late")
 
 
 @pytest.mark.parametrize(("backend", "device"), [("host-gw", "uplink"), ("udp", "flannel0")])
