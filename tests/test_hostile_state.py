@@ -176,6 +176,13 @@ def test_files_that_never_end_or_never_begin(tmp_path: Path) -> None:
         load_network(str(tmp_path), "net")
 
 
+def test_a_last_address_that_is_a_fifo(tmp_path: Path) -> None:
+    """What was given last is written over, not waited for."""
+    os.mkfifo(tmp_path / "last_reserved_ip.0")
+    with pytest.raises(OSError, match="No such device or address"):
+        files.overwrite(str(tmp_path / "last_reserved_ip.0"), b"10.1.2.3")
+
+
 def test_an_index_that_is_in_order_has_no_link_removed(tmp_path: Path) -> None:
     (tmp_path / "net").mkdir()
     index = Index(str(tmp_path), "net", str(tmp_path / "net"))

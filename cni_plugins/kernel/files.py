@@ -112,7 +112,8 @@ def overwrite(path: str, data: bytes) -> None:
         OSError: it cannot be written.
     """
     try:
-        fd = posix.open(path, posix.O_WRONLY | posix.O_CLOEXEC | posix.O_NOFOLLOW)
+        # A FIFO in its place would be waited for.
+        fd = posix.open(path, posix.O_WRONLY | posix.O_NONBLOCK | posix.O_CLOEXEC | posix.O_NOFOLLOW)
         try:
             posix.pwrite(fd, data, 0)
         finally:
@@ -255,7 +256,7 @@ class NewFile:
 
     def _open_spare(self, spare: str, mode: int) -> None:
         try:
-            self._fd = posix.open(spare, _CREATE | posix.O_WRONLY | posix.O_TRUNC, mode)
+            self._fd = posix.open(spare, _CREATE | posix.O_WRONLY | posix.O_NONBLOCK | posix.O_TRUNC, mode)
         except OSError as error:
             raise _about(error, "make", spare) from None
         self._spare = self._source = spare
