@@ -16,7 +16,7 @@ from integration.node import PATH
 from integration.vm import machine
 from integration.vm.kernel import Kernel
 
-TIMEOUT = 360
+TIMEOUT = 600
 """Seconds."""
 DEFAULT = ("-m", "kernel", "integration")
 
