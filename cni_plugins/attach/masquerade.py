@@ -65,8 +65,9 @@ def add(request: Request, addresses: Sequence[Prefix], backend: str | None) -> N
         notes.write(_KIND, attachment, [IPTABLES])
         masquerade_iptables.add(request.network, request.container_id, addresses)
         return
+    older = notes.handles(_KIND, attachment)
     with Nft() as tables:
-        handles = tables.change(lambda: _addition(tables, attachment, addresses))
+        handles = tables.change(lambda: _addition(tables, attachment, addresses, older))
     notes.write(_KIND, attachment, [str(handle) for handle in handles])
 
 
@@ -78,11 +79,12 @@ def remove(request: Request) -> None:
         OSError: the kernel refused.
     """
     attachment = _attachment(request)
+    handles = notes.handles(_KIND, attachment)
     with Nft() as tables:
-        tables.change(lambda: _deletion(_present(tables, attachment)))
+        tables.change(lambda: _deletion(_present(tables, attachment, handles)))
         found = _iptables_families(tables, attachment)
     # What has a note of rules was made here, with nftables, and is gone now; all else may be iptables' too.
-    if found or notes.handles(_KIND, attachment) is None:
+    if found or handles is None:
         masquerade_iptables.remove(request.network, request.container_id, found)
     notes.remove(_KIND, attachment)
 
@@ -100,19 +102,20 @@ def check(request: Request, addresses: Sequence[Prefix], backend: str | None) ->
     if not _is_iptables(backend):
         with Nft() as tables:
             # Without a word on the backend, the reference may have chosen iptables
-            if backend or _present(tables, attachment) or not _iptables_families(tables, attachment):
-                _check_nftables(tables, attachment, addresses)
+            present = _present(tables, attachment, notes.handles(_KIND, attachment))
+            if backend or present or not _iptables_families(tables, attachment):
+                _check_nftables(tables, present, addresses)
                 return
     masquerade_iptables.check(request.network, request.container_id, addresses)
 
 
-def _check_nftables(tables: Nft, attachment: Attachment, addresses: Sequence[Prefix]) -> None:
+def _check_nftables(tables: Nft, present: Sequence[FoundRule], addresses: Sequence[Prefix]) -> None:
     if tables.start(LAYOUT):
         raise CheckFailedError(
             f"the nftables chain {ENTRANCE} of table {TABLE.name} is not as it should be",
             f"its last rule must be `goto {CHAIN}`; the next ADD with ipMasq repairs it",
         )
-    values = [compared(each.expressions) for each in _present(tables, attachment)]
+    values = [compared(each.expressions) for each in present]
     for address in addresses:
         if not any(address.address in each for each in values):
             raise CheckFailedError(f"the nftables rule that masquerades {address} is missing in {CHAIN}")
@@ -187,9 +190,11 @@ def _attachment(request: Request) -> Attachment:
     return request.network, request.container_id, request.ifname
 
 
-def _addition(tables: Nft, attachment: Attachment, addresses: Sequence[Prefix]) -> Batch:
+def _addition(
+    tables: Nft, attachment: Attachment, addresses: Sequence[Prefix], older: Sequence[int] | None
+) -> Batch:
     batch = tables.start(LAYOUT)
-    for each in _noted(tables, attachment) or []:
+    for each in _noted(tables, attachment, older) or []:
         batch.delete_rule(TABLE, CHAIN, each.handle)
     text = comment(*attachment)
     for address in addresses:
@@ -215,18 +220,17 @@ def _stale(tables: Nft, network: str, valid: set[tuple[str, str]]) -> list[Found
     ]
 
 
-def _present(tables: Nft, attachment: Attachment) -> list[FoundRule]:
+def _present(tables: Nft, attachment: Attachment, handles: Sequence[int] | None) -> list[FoundRule]:
     """Return the attachment's rules: those noted, or, where the note is missing or stale, those found."""
-    noted = _noted(tables, attachment)
+    noted = _noted(tables, attachment, handles)
     if noted is not None:
         return noted
     prefix = attachment_hash(*attachment)
     return [each for each in tables.rules(TABLE, CHAIN) if each.comment.startswith(prefix)]
 
 
-def _noted(tables: Nft, attachment: Attachment) -> list[FoundRule] | None:
-    noted = notes.handles(_KIND, attachment)
-    if noted is None:
+def _noted(tables: Nft, attachment: Attachment, handles: Sequence[int] | None) -> list[FoundRule] | None:
+    if handles is None:
         return None
     prefix = attachment_hash(*attachment)
-    return tables.find(TABLE, CHAIN, noted, lambda text: text.startswith(prefix))
+    return tables.find(TABLE, CHAIN, handles, lambda text: text.startswith(prefix))

@@ -19,10 +19,6 @@ from cni_plugins.kernel.netlink import (
     unpack,
 )
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
 RTM_NEWLINK = 16
 RTM_DELLINK = 17
 RTM_GETLINK = 18
@@ -243,7 +239,7 @@ def delete(nl: Netlink, name: str) -> bool:
     return nl.tell(RTM_DELLINK, body, f"failed to delete link {name!r}", gone=(errno.ENODEV,))
 
 
-def links(nl: Netlink) -> Iterable[Link]:
+def links(nl: Netlink) -> list[Link]:
     """Return every link of the namespace."""
     return [Link(reply.body) for reply in nl.dump(RTM_GETLINK, header() + _SKIP_STATS, "the links")]
 

@@ -51,9 +51,9 @@ def delete(request: Request) -> None:
     if netns is None:
         return
     with netns, netns.netlink() as inside:
-        lo = link.get(inside, _NAME)
-        if not owner.is_shared(request, link.links(inside), _NAME):
-            link.set_down(inside, lo.index)
+        links = link.links(inside)
+        if not owner.is_shared(request, links, _NAME):
+            link.set_down(inside, next(each.index for each in links if each.name == _NAME))
 
 
 def check(request: Request) -> None:
