@@ -21,11 +21,15 @@ COPY --chown=builder Makefile pyproject.toml ./
 COPY --chown=builder build/requirements.lock build/
 RUN make packages
 COPY --chown=builder . .
-RUN make build build-flanneld
-# nft: iptables by the kernel's nf_tables; legacy: for hosts whose other rules are in the older x_tables.
-ARG IPTABLES=nft
-RUN python3 build/image.py --iptables "${IPTABLES}" /home/builder/image
+RUN make build build-flanneld && python3 build/image.py /home/builder/image
 
 FROM scratch
+# Where this copy of the source came from, if that is to be told: --build-arg SOURCE=https://…
+ARG SOURCE=
+LABEL org.opencontainers.image.title="cni-plugins-flannel" \
+    org.opencontainers.image.description="flanneld and the CNI plugins, in Python" \
+    org.opencontainers.image.version="v0.1.0" \
+    org.opencontainers.image.licenses="Apache-2.0" \
+    org.opencontainers.image.source="${SOURCE}"
 COPY --from=build --chown=0:0 /home/builder/image /
 ENTRYPOINT ["/opt/bin/flanneld"]

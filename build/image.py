@@ -1,6 +1,6 @@
 """Lay out the image's files: the daemon, the plugins, nft and iptables, and the libraries that they load.
 
-Usage: image.py [--cni FOLDER] [--flanneld FOLDER] [--iptables nft|legacy] TARGET. It only copies, on a Debian
+Usage: image.py [--cni FOLDER] [--flanneld FOLDER] TARGET. It only copies, on a Debian
 that has the packages nftables and iptables, so it needs no root; the Dockerfile runs it, and so do the tests
 that start what is in the image. There is no shell, no package manager and no loader's cache in TARGET.
 """
@@ -8,6 +8,7 @@ that start what is in the image. There is no shell, no package manager and no lo
 from __future__ import annotations
 
 import argparse
+import itertools
 import re
 import shutil
 import sys
@@ -21,7 +22,8 @@ LIBRARIES = Path("/usr/lib", MULTIARCH)
 """The folder where Debian's loader looks by itself, in the image as here."""
 LINKS = {"bin": "usr/bin", "sbin": "usr/sbin", "lib": "usr/lib", "lib64": "usr/lib64"}
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
-PROGRAMS = ("iptables", "iptables-restore", "ip6tables", "ip6tables-restore")
+IPTABLES = {"": "nft", "-nft": "nft", "-legacy": "legacy"}
+"""What follows `iptables` in the programs' names, and the kernel's interface they are for; as on Debian."""
 MAX_BYTES = 120 << 20
 
 
@@ -70,7 +72,7 @@ def add_libraries(target: Path) -> None:
             waiting.append(place / name)
 
 
-def lay_out(target: Path, cni: Path, flanneld: Path, variant: str) -> None:
+def lay_out(target: Path, cni: Path, flanneld: Path) -> None:
     """Fill the target, which must not exist."""
     target.mkdir(parents=True)
     for name, place in LINKS.items():
@@ -93,10 +95,12 @@ def lay_out(target: Path, cni: Path, flanneld: Path, variant: str) -> None:
 
     sbin = target / "usr/sbin"
     copy(Path("/usr/sbin/nft"), sbin)
-    multi = f"xtables-{variant}-multi"
-    copy(Path("/usr/sbin", multi), sbin)
-    for name in PROGRAMS:
-        (sbin / name).symlink_to(multi)
+    # flanneld chooses between the two where it starts: flanneld/traffic/iptables.py.
+    for kind in sorted(set(IPTABLES.values())):
+        copy(Path(f"/usr/sbin/xtables-{kind}-multi"), sbin)
+    for variant, kind in IPTABLES.items():
+        for name, action in itertools.product(("iptables", "ip6tables"), ("", "-restore", "-save")):
+            (sbin / f"{name}{variant}{action}").symlink_to(f"xtables-{kind}-multi")
     shutil.copytree(LIBRARIES / "xtables", target / LIBRARIES.relative_to("/") / "xtables", symlinks=True)
 
     add_libraries(target)
@@ -111,10 +115,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--cni", type=Path, default=ROOT / "dist/cni")
     parser.add_argument("--flanneld", type=Path, default=ROOT / "dist/flanneld")
-    parser.add_argument("--iptables", choices=("nft", "legacy"), default="nft")
     parser.add_argument("target", type=Path)
     options = parser.parse_args()
-    lay_out(options.target, options.cni, options.flanneld, options.iptables)
+    lay_out(options.target, options.cni, options.flanneld)
     size = sum(path.lstat().st_size for path in options.target.rglob("*"))
     if size > MAX_BYTES:
         sys.exit(f"{options.target} has {size >> 20} MiB, above {MAX_BYTES >> 20}")

@@ -214,7 +214,75 @@ def test_the_charts_values_reach_what_they_name() -> None:
     assert pod["volumes"][1]["hostPath"]["path"] == "/usr/libexec/cni"
     assert not {"ports", "livenessProbe", "readinessProbe"} & set(pod["containers"][0])
     assert pod["containers"][0]["args"] == ["--ip-masq", "--kube-subnet-mgr"]
-    assert objects["ServiceAccount"]["imagePullSecrets"] == [{"name": "s"}]
+    assert pod["imagePullSecrets"] == [{"name": "s"}]
+
+
+FLANNELS_VALUES = """
+global.imagePullSecrets global.commonLabels global.commonAnnotations podCidr podCidrv6
+flannel.image.repository flannel.image.tag flannel.cniBinDir flannel.cniConfDir
+flannel.skipCNIConfigInstallation flannel.enableNFTables flannel.args flannel.backend flannel.backendPort
+flannel.mtu flannel.vni flannel.GBP flannel.directRouting flannel.backendPortv6 flannel.psk
+flannel.tunnelMode flannel.keepaliveInterval flannel.cniConf flannel.resources flannel.healthz.port
+flannel.healthz.livenessProbe flannel.healthz.readinessProbe flannel.tolerations flannel.nodeSelector
+flannel.podLabels flannel.podAnnotations flannel.daemonSet.labels flannel.daemonSet.annotations
+flannel.configMap.labels flannel.configMap.annotations flannel.serviceAccount.labels
+flannel.serviceAccount.annotations flannel.rbac.labels flannel.rbac.annotations
+flannel.rbac.clusterRole.labels flannel.rbac.clusterRole.annotations
+flannel.rbac.clusterRoleBinding.labels flannel.rbac.clusterRoleBinding.annotations netpol.enabled
+netpol.args netpol.image.repository netpol.image.tag
+"""
+"""Those of flannel's chart, but for the second image, whose content is in ours, and macPrefix, of Windows."""
+
+
+def test_the_values_are_those_of_flannels_chart() -> None:
+    values = yaml.safe_load((CHART / "values.yaml").read_text())
+    for name in FLANNELS_VALUES.split():
+        found = values
+        for key in name.split("."):
+            assert key in found, name
+            found = found[key]
+
+
+def test_labels_and_annotations_of_one_kind_come_before_the_common_ones() -> None:
+    one = {"labels": {"a": "own", "own": "x"}, "annotations": {"a": "own", "own": "x"}}
+    common = {"a": "common", "b": "common", "app": "else"}
+    keys = ("daemonSet", "configMap", "serviceAccount")
+    flannel: dict[str, Any] = dict.fromkeys(keys, one)
+    flannel["rbac"] = {
+        "labels": {"a": "rbac", "r": "rbac"},
+        "annotations": {"a": "rbac", "r": "rbac"},
+        "clusterRole": one,
+    }
+    flannel |= {"podLabels": {"a": "pod", "tier": "else"}, "podAnnotations": {"a": "pod"}}
+    objects = render({"global": {"commonLabels": common, "commonAnnotations": common}, "flannel": flannel})
+    for kind in ("DaemonSet", "ConfigMap", "ServiceAccount", "ClusterRole"):
+        for found in (objects[kind]["metadata"]["labels"], objects[kind]["metadata"]["annotations"]):
+            assert found.items() >= {"a": "own", "own": "x", "b": "common"}.items(), kind
+    assert objects["ClusterRole"]["metadata"]["labels"]["r"] == "rbac"
+    assert objects["ClusterRoleBinding"]["metadata"]["labels"].items() >= {"a": "rbac", "b": "common"}.items()
+    pod = objects["DaemonSet"]["spec"]["template"]["metadata"]
+    assert pod["labels"] == {"app": "flannel", "tier": "node", "a": "pod", "b": "common"}
+    assert pod["annotations"] == {**common, "a": "pod"}
+    selector = objects["DaemonSet"]["spec"]["selector"]["matchLabels"]
+    assert selector.items() <= pod["labels"].items()
+
+
+def test_network_policies_run_beside_flanneld_where_they_are_asked_for() -> None:
+    image = {"repository": "mirror/policies", "tag": "v9"}
+    objects = render({"netpol": {"enabled": True, "args": ["--v=4"], "image": image}})
+    pod = daemon(objects)
+    main, policies = pod["containers"]
+    assert main == daemon(render())["containers"][0]
+    assert (policies["image"], policies["args"]) == ("mirror/policies:v9", ["--v=4"])
+    assert {mount["name"] for mount in policies["volumeMounts"]} <= {item["name"] for item in pod["volumes"]}
+    resources = {name for rule in objects["ClusterRole"]["rules"] for name in rule["resources"]}
+    assert resources >= {"nodes", "nodes/status", "pods", "namespaces", "networkpolicies"}
+
+
+def test_selinux_options_are_the_pods() -> None:
+    pod = daemon(render({"flannel": {"seLinuxOptions": {"type": "spc_t"}}}))
+    assert pod["securityContext"] == {"seLinuxOptions": {"type": "spc_t"}}
+    assert "securityContext" not in daemon(render())
 
 
 def test_wireguards_values_are_the_references_keys() -> None:
@@ -242,6 +310,7 @@ def test_all_say_one_version(manifest: dict[str, Any]) -> None:
     pod = daemon(manifest)
     images = {item["image"] for item in (*pod["initContainers"], *pod["containers"])}
     assert images == {f"cni-plugins-flannel:v{VERSION}"}
+    assert f'image.version="v{VERSION}"' in (ROOT / "Dockerfile").read_text()
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
     assert (chart["version"], chart["appVersion"]) == (VERSION, f"v{VERSION}")
 
@@ -251,10 +320,11 @@ def test_the_image_is_built_without_root_and_starts_the_daemon() -> None:
     steps = [line for line in text.splitlines() if line and not line.startswith("#")]
     build = steps.index("USER builder")
     assert all("make" not in step.split()[1:2] for step in steps[:build])
-    assert steps.index("RUN make build build-flanneld") > build
+    (made,) = [step for step in steps if step.startswith("RUN make build build-flanneld")]
+    assert steps.index(made) > build
     final = steps[steps.index("FROM scratch") :]
-    assert final == [
-        "FROM scratch",
+    assert [step.split()[0] for step in final] == ["FROM", "ARG", "LABEL", "COPY", "ENTRYPOINT"]
+    assert final[-2:] == [
         "COPY --from=build --chown=0:0 /home/builder/image /",
         'ENTRYPOINT ["/opt/bin/flanneld"]',
     ]

@@ -28,21 +28,22 @@ def lock() -> files.Lock:
         return files.Lock(_LOCK)
 
 
-def available(family: int, table: str = "nat") -> bool:
+def available(family: int, table: str = "nat", variant: str = "") -> bool:
     """Tell whether a family's programs are installed and a table can be read.
 
     Args:
         family: 4 or 6.
         table: "nat" or "filter".
+        variant: "nft" or "legacy": the programs for that kernel interface; empty: the machine's choice.
     """
     try:
-        programs.run(_name(family), ("--wait", "-t", table, "-S", "OUTPUT"))
+        programs.run(_name(family, variant), ("--wait", "-t", table, "-S", "OUTPUT"))
     except (ProgramFailed, FileNotFoundError):
         return False
     return True
 
 
-def restore(family: int, table: str, lines: Sequence[str]) -> None:
+def restore(family: int, table: str, lines: Sequence[str], variant: str = "") -> None:
     """Change a table in one transaction that keeps what it does not name.
 
     Args:
@@ -50,13 +51,14 @@ def restore(family: int, table: str, lines: Sequence[str]) -> None:
         table: "nat" or "filter".
         lines: in iptables-restore's own form. `:CHAIN - [0:0]` makes a chain, or empties it; `-A`, `-I`,
             `-D`, `-X` change; `-C` makes all fail unless the rule is there.
+        variant: as of `available`.
 
     Raises:
         ProgramFailed: it was refused, and nothing has changed.
         FileNotFoundError: the program is not installed.
     """
     text = "\n".join([f"*{table}", *lines, "COMMIT", ""])
-    programs.run(f"{_name(family)}-restore", ("--noflush", "--wait"), text.encode())
+    programs.run(f"{_name(family, variant)}-restore", ("--noflush", "--wait"), text.encode())
 
 
 def holds(family: int, table: str, rules: Sequence[str]) -> bool:
@@ -77,7 +79,7 @@ def holds(family: int, table: str, rules: Sequence[str]) -> bool:
     return True
 
 
-def rules(family: int, table: str, chain: str = "") -> list[str]:
+def rules(family: int, table: str, chain: str = "", variant: str = "") -> list[str]:
     """Return a chain's rules, or a whole table's, as `iptables -S` prints them; none of a missing chain.
 
     Raises:
@@ -85,7 +87,9 @@ def rules(family: int, table: str, chain: str = "") -> list[str]:
         FileNotFoundError: the program is not installed.
     """
     try:
-        said = programs.run(_name(family), ("--wait", "-t", table, "-S", *([chain] if chain else [])))
+        said = programs.run(
+            _name(family, variant), ("--wait", "-t", table, "-S", *([chain] if chain else []))
+        )
     except ProgramFailed as error:
         if chain and error.status == _NO_SUCH_CHAIN:
             return []
@@ -106,5 +110,6 @@ def legacy_in_use(family: int, table: str) -> bool:
         posix.close(fd)
 
 
-def _name(family: int) -> str:
-    return "ip6tables" if family == 6 else "iptables"
+def _name(family: int, variant: str = "") -> str:
+    name = "ip6tables" if family == 6 else "iptables"
+    return f"{name}-{variant}" if variant else name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from cni_plugins.kernel.programs import ProgramFailed
 from flanneld.notices import Filters
@@ -12,8 +12,6 @@ from flanneld.traffic import iptables, nftables
 from flanneld.traffic.rules import RuleSet, forward, masquerade
 
 if TYPE_CHECKING:
-    from types import ModuleType
-
     from flanneld.lease import Lease
     from flanneld.metrics import Metrics
     from flanneld.netconf import NetworkConfig
@@ -24,6 +22,16 @@ log = logging.getLogger(__name__)
 _PERIOD = 30.0
 _CONCERNED = (*nftables.concerned(), "nat", "filter")
 """Tables of nf_tables whose changes are looked at; the last two are where iptables-nft writes."""
+
+
+class Backend(Protocol):
+    """Where the rules are: flanneld.traffic.nftables, or one of iptables' two sides."""
+
+    def write(self, wanted: RuleSet) -> None:
+        """Make a family's rules what is wanted."""
+
+    def listed(self, family: int) -> str:
+        """Return a family's rules as they are."""
 
 
 class Traffic:
@@ -42,7 +50,9 @@ class Traffic:
         self._wanted: list[RuleSet] = []
         self._written: dict[int, str] = {}
         self._pending: set[int] = set()
-        self._backend: ModuleType = nftables
+        self._backend: Backend = nftables
+        self._sides: list[iptables.Side] | None = None
+        self._chosen: iptables.Side | None = None
 
     async def want(self, lease: Lease) -> None:
         """Make the rules for this lease wanted and write them; the other backend's are removed.
@@ -62,7 +72,7 @@ class Traffic:
 
         The older kernel side of iptables tells nobody of changes: it is looked at as often as flags say.
         """
-        period = max(self._options.iptables_resync, 1) if self._backend is iptables else _PERIOD
+        period = _PERIOD if self._backend is nftables else max(self._options.iptables_resync, 1)
         with Filters(_CONCERNED) as changes:
             while True:
                 try:
@@ -73,12 +83,17 @@ class Traffic:
                 for wanted in self._wanted:
                     self._look(wanted)
 
-    def _choose(self) -> ModuleType:
+    def _choose(self) -> Backend:
+        if self._sides is None:
+            self._sides = iptables.sides()
         if self._config.enable_nftables:
             if nftables.available():
                 return nftables
             log.warning("nftables cannot be used here; writing iptables' rules")
-        return iptables
+        if self._chosen is None:  # once: the node's other rules stay where they are
+            self._chosen, why = iptables.choose(self._sides)
+            log.info("iptables' rules are written", extra={"kind": self._chosen.kind, "why": why})
+        return self._chosen
 
     def _rules(self, family: int, lease: Lease) -> RuleSet:
         network, subnet = self._config.cluster(family), lease.network(family)
@@ -92,20 +107,22 @@ class Traffic:
         )
 
     def _write(self, wanted: RuleSet) -> None:
-        if self._backend is nftables:
-            if wanted:
-                nftables.write(wanted)
-            else:
-                nftables.remove(wanted.family)
-            if iptables.available(wanted.family):
-                iptables.write(RuleSet(wanted.family))
-        else:
+        """Write one family's rules, and then remove ours from everywhere else."""
+        family = wanted.family
+        # Without IPv6 there may be no ip6tables, and nothing to write.
+        if isinstance(self._backend, iptables.Side):
+            if wanted or self._backend.reachable(family):
+                self._backend.write(wanted)
             if nftables.available():
-                nftables.remove(wanted.family)
-            # Without IPv6 there may be no ip6tables, and nothing to write.
-            if wanted or iptables.available(wanted.family):
-                iptables.write(wanted)
-        self._written[wanted.family] = self._backend.listed(wanted.family) if wanted else ""
+                nftables.remove(family)
+        elif wanted:
+            nftables.write(wanted)
+        else:
+            nftables.remove(family)
+        for side in self._sides or ():
+            if side != self._backend and side.reachable(family):
+                side.write(RuleSet(family))
+        self._written[family] = self._backend.listed(family) if wanted else ""
 
     def _look(self, wanted: RuleSet) -> None:
         """Write what is pending, a removal too, or what somebody has changed."""
