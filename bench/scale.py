@@ -73,13 +73,13 @@ def measure(nodes: int, *, joins: int, idle: float) -> Scale:
             etcd.put(leases)
             began = time.monotonic()
             fleet.start(member)
-            wait(lambda: paths_of(member) == nodes, 120)
+            wait(lambda: paths_of(member) == (nodes, nodes), 120)
             start = time.monotonic() - began
             etcd.delete([key for key, _ in leases])
-            wait(lambda: paths_of(member) == 0, 120)
+            wait(lambda: paths_of(member) == (0, 0), 120)
             began = time.monotonic()
             etcd.put(leases)
-            wait(lambda: paths_of(member) == nodes, 120)
+            wait(lambda: paths_of(member) == (nodes, nodes), 120)
             burst = time.monotonic() - began
             newcomer = lease(nodes)
             times = [_turn(etcd, member, newcomer) for _ in range(joins)]
@@ -133,7 +133,7 @@ def _gateway(fleet: Fleet) -> Iterator[_Gateway]:
 
 
 def _turn(etcd: _Gateway, member: Member, lease: tuple[str, str]) -> tuple[float, float]:
-    """Let a node join and leave; return how long its last entry, a route, took to come and to go."""
+    """Let a node join and leave; return how long its FDB entry took to come, and its route to go."""
     with member.node.entered():
         notices = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
     with notices:
@@ -141,23 +141,24 @@ def _turn(etcd: _Gateway, member: Member, lease: tuple[str, str]) -> tuple[float
         notices.settimeout(30)
         began = time.monotonic()
         etcd.put([lease])
-        joined = _hear(notices, lease) - began
+        joined = _hear(notices, _NEW_NEIGHBOUR, IPv4Address(json.loads(lease[1])["PublicIP"])) - began
         began = time.monotonic()
         etcd.delete([lease[0]])
-        return joined, _hear(notices, lease) - began
+        subnet = IPv4Address(lease[0].removeprefix(SUBNETS).partition("-")[0])
+        return joined, _hear(notices, _DELETED_ROUTE, subnet) - began
 
 
-_ROUTE_CHANGES = (24, 25)
-"""RTM_NEWROUTE and RTM_DELROUTE (linux/rtnetlink.h)."""
+_NEW_NEIGHBOUR = 28
+_DELETED_ROUTE = 25
+"""RTM_NEWNEIGH, which is also an FDB entry's, and RTM_DELROUTE (linux/rtnetlink.h): the last of a path."""
 
 
-def _hear(notices: socket.socket, lease: tuple[str, str]) -> float:
-    """Return the time at which the kernel tells of a lease's route."""
-    subnet = IPv4Address(lease[0].removeprefix(SUBNETS).partition("-")[0]).packed
+def _hear(notices: socket.socket, kind: int, address: IPv4Address) -> float:
+    """Return the time at which the kernel tells of an entry with this address."""
     while True:
         data = notices.recv(1 << 16)
         heard = time.monotonic()
-        if int.from_bytes(data[4:6], "little") in _ROUTE_CHANGES and subnet in data:
+        if int.from_bytes(data[4:6], "little") == kind and address.packed in data:
             return heard
 
 
@@ -178,12 +179,12 @@ def _base64(text: str) -> str:
     return base64.b64encode(text.encode()).decode()
 
 
-def paths_of(member: Member) -> int:
-    """Count the routes by the tunnel, which are written last and removed first, and its FDB entries."""
+def paths_of(member: Member) -> tuple[int, int]:
+    """Count the routes by the tunnel and its FDB entries."""
     node = member.node
     routes = node.run(["ip", "route", "show", "dev", _DEVICE], check=False).stdout.count(b" via ")
     entries = node.run(["bridge", "fdb", "show", "dev", _DEVICE], check=False).stdout.count(b" dst ")
-    return max(routes, entries) if routes != entries else routes
+    return routes, entries
 
 
 def cpu_of(member: Member) -> float:

@@ -196,7 +196,7 @@ class ClusterDemo:
         self.screen.show("bridge fdb show dev flannel.1", entry)
         if "permanent" not in neighbour.lower() or f"dst {other.address}" not in entry:
             raise StepFailedError("they are not what they should be")
-        return "written in the order neighbour, FDB, route"
+        return "written in the order route, neighbour, FDB"
 
     def stop_daemon(self) -> str:
         """End a daemon and look whether pods still talk."""

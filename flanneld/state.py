@@ -1,7 +1,10 @@
 """What the kernel is wanted to hold, as data: devices, addresses, neighbours, FDB entries, peers, routes.
 
-A `State` is a set of such things with an order of writing: what others need comes first. It is removed in
-reverse, so that no packet finds a route whose neighbour is gone already.
+A `State` is a set of such things with an order of writing, and is removed in reverse: a device and its
+address, then for each remote node the route, the neighbour, the FDB entry. With the route there first and
+last, no pod's packet for that node leaves by the default route meanwhile, bare, and no connection is tracked
+on that way: it waits at the neighbour, or is dropped at our own device. A WireGuard peer comes before its
+route: without it, the kernel answers senders with ENOKEY.
 """
 
 from __future__ import annotations
@@ -144,7 +147,7 @@ class Route:
 
 Thing = Device | Address | Neighbour | Forwarding | Peer | Route
 
-_ORDER = {kind: rank for rank, kind in enumerate((Device, Address, Neighbour, Forwarding, Peer, Route))}
+_ORDER = {kind: rank for rank, kind in enumerate((Device, Address, Peer, Route, Neighbour, Forwarding))}
 
 
 class Difference(NamedTuple):
@@ -186,7 +189,12 @@ class State:
         """Return what leads from `old` to this state; what changed under its key is written over."""
         gone = [thing for key, thing in old._things.items() if key not in self._things]
         new = [thing for key, thing in self._things.items() if old._things.get(key) != thing]
-        return Difference(tuple(sorted(gone, key=_rank, reverse=True)), tuple(sorted(new, key=_rank)))
+        return Difference(tuple(backwards(gone)), tuple(sorted(new, key=_rank)))
+
+
+def backwards(things: Iterable[Thing]) -> list[Thing]:
+    """Return things in the order in which they are removed."""
+    return sorted(things, key=_rank, reverse=True)
 
 
 def _rank(thing: Thing) -> int:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from cni_plugins.address import Prefix
 from cni_plugins.kernel import addr, link, neigh
 from flanneld import devices, routes, wireguard
-from flanneld.state import Address, Device, Forwarding, Neighbour, Peer, Route
+from flanneld.state import Address, Device, Forwarding, Neighbour, Peer, Route, backwards
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -71,21 +71,23 @@ class Tables:
             return device is not None and device.has(wanted)
         return self._held.get(wanted.key) == wanted
 
-    def surplus(self, state: State) -> Iterator[Thing]:
-        """Yield what is on our devices, or marked as ours, and is not wanted; routes first."""
+    def surplus(self, state: State) -> list[Thing]:
+        """Return what is on our devices, or marked as ours, and is not wanted, in the order of removal."""
         wanted = {
             routes.identity(thing.destination, thing.metric) for thing in state if isinstance(thing, Route)
         }
+        surplus: list[Thing] = []
         for identity, found in self._routes.items():
             ours = found.protocol == routes.PROTOCOL or (found.link in self._ours and not found.is_kernels)
             if ours and identity not in wanted:
-                yield Route(found.destination, "", metric=found.metric)
+                surplus.append(Route(found.destination, "", metric=found.metric))
         for thing in reversed(list(self._held.values())):
             there = state.get(thing.key)
             # Another MAC address or destination for a wanted key: it is written over, but for FDB entries,
             # of which a MAC address can have several.
             if there is None or (isinstance(thing, Forwarding) and there != thing):
-                yield thing
+                surplus.append(thing)
+        return backwards(surplus)
 
 
 def _on_device(nl: Netlink, device: Device, index: int) -> Iterator[Thing]:

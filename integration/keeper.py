@@ -30,15 +30,19 @@ class Keeper:
         node: the machine.
         config: net-conf.json.
         number: its subnets are 10.244.NUMBER.0/24 and fd00:244:0:NUMBER::/64.
+        published: what it published when it ran before; its MAC addresses stay.
 
     Attributes:
         lease: what it publishes.
         metrics: what it counts.
     """
 
-    def __init__(self, node: Node, config: Mapping[str, Any], number: int) -> None:
+    def __init__(
+        self, node: Node, config: Mapping[str, Any], number: int, published: LeaseAttrs | None = None
+    ) -> None:
         self.node = node
         self.metrics = Metrics()
+        self._published = published
         self._config = NetworkConfig.parse(json.dumps(config))
         families = self._config.families
         self._subnets = (
@@ -91,7 +95,7 @@ class Keeper:
         self._backend = make(self._config)
         self._reconciler = Reconciler(self.metrics)
         try:
-            attrs = await self._backend.start(self._uplink, None)
+            attrs = await self._backend.start(self._uplink, self._published)
             self.lease = Lease(*self._subnets, attrs)
             await self._apply([])
             self._started.set()

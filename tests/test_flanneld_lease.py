@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, IPv4Network
 import pytest
 
 from flanneld.lease import Added, Lease, LeaseAttrs, Leases, Removed, Snapshot, encode_data
-from flanneld.state import Device, Forwarding, Neighbour, Route, State
+from flanneld.state import Device, Forwarding, Neighbour, Peer, Route, State
 
 
 def lease(number: int, public: str = "", data: str = "null") -> Lease:
@@ -69,13 +69,14 @@ DEVICE = Device("flannel.1", "vxlan", 1450)
 ROUTE = Route(IPv4Network("10.244.2.0/24"), "flannel.1", GATEWAY, onlink=True)
 NEIGHBOUR = Neighbour("flannel.1", GATEWAY, "aa:bb:cc:00:00:01")
 ENTRY = Forwarding("flannel.1", "aa:bb:cc:00:00:01", NODE)
-WHOLE = State([ROUTE, ENTRY, DEVICE, NEIGHBOUR])
+PEER = Peer("flannel-wg", "key", None, ())
+WHOLE = State([NEIGHBOUR, ROUTE, ENTRY, PEER, DEVICE])
 
 
-def test_what_others_need_comes_first_and_goes_last() -> None:
-    assert list(WHOLE) == [DEVICE, NEIGHBOUR, ENTRY, ROUTE]
-    assert WHOLE.since(State()).write == (DEVICE, NEIGHBOUR, ENTRY, ROUTE)
-    assert State().since(WHOLE).remove == (ROUTE, ENTRY, NEIGHBOUR, DEVICE)
+def test_the_route_comes_first_and_goes_last_but_for_what_it_needs() -> None:
+    assert list(WHOLE) == [DEVICE, PEER, ROUTE, NEIGHBOUR, ENTRY]
+    assert WHOLE.since(State()).write == (DEVICE, PEER, ROUTE, NEIGHBOUR, ENTRY)
+    assert State().since(WHOLE).remove == (ENTRY, NEIGHBOUR, ROUTE, PEER, DEVICE)
 
 
 def test_a_change_is_written_over() -> None:
@@ -85,4 +86,4 @@ def test_a_change_is_written_over() -> None:
     assert moved not in WHOLE
     assert ENTRY in WHOLE
     assert WHOLE.get(moved.key) == ENTRY
-    assert len(WHOLE | State([moved])) == 4
+    assert len(WHOLE | State([moved])) == 5
