@@ -30,14 +30,14 @@ DAEMON_SOURCES := $(shell find flanneld -type f -not -name '*.pyc')
 
 .PHONY: help
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: $(BUNDLE)/.built .work/test-packages ## Build, then show a two-pod flannel network at work
 	@$(BIN)/python -m demo $(BUNDLE)
 
 .PHONY: demo-cluster
-demo-cluster: $(BUNDLE)/.built $(DAEMON)/.built .work/test-packages ## Build, then show pods of several machines talk, by flanneld
+demo-cluster: $(BUNDLE)/.built $(DAEMON)/.built .work/test-packages ## Build, then show pods on several machines talk through flanneld
 	@$(BIN)/python -m demo.cluster $(BUNDLE) $(DAEMON)/flanneld
 
 .PHONY: test
@@ -45,7 +45,7 @@ test: lint $(BUNDLE)/.built .work/test-packages ## Check style, types and layers
 	SUITE_BIN=$(BUNDLE) $(BIN)/pytest -n $(WORKERS)
 
 .PHONY: test-vm
-test-vm: $(BUNDLE)/.built $(KERNEL)/.unpacked .work/test-packages .work/vm-packages ## Run the tests marked `kernel` on Debian's kernel, in a VM (ARGS=… for pytest)
+test-vm: $(BUNDLE)/.built $(KERNEL)/.unpacked .work/test-packages .work/vm-packages ## Run the tests that need kernel features, on Debian's kernel in a VM (ARGS=… for pytest)
 	@SUITE_BIN=$(BUNDLE) $(BIN)/python -m integration.vm $(KERNEL) $(ARGS)
 
 .PHONY: test-kube
@@ -62,27 +62,27 @@ lint: $(VENV)/.made ## Check style, types and layers
 	$(BIN)/python build/errors_page.py --check
 
 .PHONY: bench
-bench: bench-plugins bench-scale ## Compare with the Go plugins, and measure flanneld among 5,000 nodes (6 minutes)
+bench: bench-plugins bench-scale ## Compare with the Go plugins, measure flanneld with 5,000 nodes (6 minutes)
 
 .PHONY: bench-plugins
-bench-plugins: $(BUNDLE)/.built .work/test-packages ## Compare with the Go plugins (PEER_BIN=… for others than Debian's)
+bench-plugins: $(BUNDLE)/.built .work/test-packages ## Compare with the Go plugins (PEER_BIN=… if not Debian's)
 	@$(BIN)/python -m bench $(ARGS)
 
 .PHONY: bench-scale
-bench-scale: $(BUNDLE)/.built $(DAEMON)/.built .work/test-packages ## Measure flanneld among 1,000 and 5,000 nodes
+bench-scale: $(BUNDLE)/.built $(DAEMON)/.built .work/test-packages ## Measure flanneld with 1,000 and 5,000 nodes
 	@FLANNELD=$(DAEMON)/flanneld $(BIN)/python -m bench.cluster --no-paths
 
 .PHONY: prove
-prove: $(BUNDLE)/.built .work/test-packages ## Kill at every system call, feed a million hostile inputs (hours; ARGS="--sample 100" for less)
+prove: $(BUNDLE)/.built .work/test-packages ## Kill plugins at every system call, feed them a million hostile inputs (hours; ARGS="--sample 100" for less)
 	@$(BIN)/python -m prove $(ARGS) $(BUNDLE)
 
 .PHONY: fuzz-coverage
-fuzz-coverage: $(VENV)/.made ## Change hostile input by what it reaches, for ten minutes (ARGS="-max_total_time=60" for less)
+fuzz-coverage: $(VENV)/.made ## Fuzz by code coverage for ten minutes (ARGS="-max_total_time=60" for less)
 	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(BIN)/pip install -qq --disable-pip-version-check 'atheris>=3'
 	@$(BIN)/python -m prove.coverage -max_total_time=600 $(ARGS)
 
 .PHONY: bench-vm
-bench-vm: $(BUNDLE)/.built $(KERNEL)/.unpacked .work/test-packages .work/vm-packages ## Compare on Debian's kernel, in a VM, what needs it (ARGS=… for bench)
+bench-vm: $(BUNDLE)/.built $(KERNEL)/.unpacked .work/test-packages .work/vm-packages ## Compare the plugins that need Debian's kernel, in a VM (ARGS=… for bench)
 	@SUITE_BIN=$(BUNDLE) $(BIN)/python -m integration.vm $(KERNEL) bench $(or $(ARGS),--containers 5 ipvlan vlan vrf)
 
 .PHONY: bench-cluster-vm
@@ -91,7 +91,7 @@ bench-cluster-vm: $(BUNDLE)/.built $(DAEMON)/.built $(KERNEL)/.unpacked .work/te
 		$(or $(ARGS),--no-scale --backends ipip wireguard --rounds 24 --megabytes 8)
 
 .PHONY: bench-cluster
-bench-cluster: $(BUNDLE)/.built $(DAEMON)/.built .work/test-packages ## Compare what flanneld's paths carry with the same made by hand (10 minutes)
+bench-cluster: $(BUNDLE)/.built $(DAEMON)/.built .work/test-packages ## Compare throughput through flanneld with the same devices made by hand (10 minutes)
 	@FLANNELD=$(DAEMON)/flanneld $(BIN)/python -m bench.cluster $(or $(ARGS),--no-scale)
 
 .PHONY: build
@@ -108,15 +108,15 @@ image: ## Build the container image (ENGINE=docker or podman, IMAGE=… names it
 	$(ENGINE) build -t $(IMAGE) .
 
 .PHONY: install
-install: $(BUNDLE)/.built ## Swap the bundle into BINDIR=/opt/cni/bin, atomically
+install: $(BUNDLE)/.built ## Install the bundle in BINDIR=/opt/cni/bin, atomically
 	@$(PYTHON) -m cni_plugins.install --bundle $(BUNDLE) $(BINDIR)
 
 .PHONY: rollback
-rollback: ## Return BINDIR=/opt/cni/bin to the version before
+rollback: ## Return BINDIR=/opt/cni/bin to the previous version
 	@$(PYTHON) -m cni_plugins.install --roll-back $(BINDIR)
 
 .PHONY: lock
-lock: $(VENV)/.made ## Write build/requirements.lock anew
+lock: $(VENV)/.made ## Update build/requirements.lock
 	$(BIN)/pip install -q pip-tools
 	$(BIN)/pip-compile -q --generate-hashes --allow-unsafe --no-emit-index-url --no-emit-trusted-host \
 		--no-emit-find-links --no-header --strip-extras --extra dev --extra flanneld -o build/requirements.lock pyproject.toml

@@ -1,7 +1,7 @@
 """Write docs/errors.md from `cni_plugins/spec/errors.py`, the code's own table; `--check` compares.
 
-A class's docstring has, in this order: its code and when it is given, what to do, and what only a reader of
-the code has to know.
+A class's docstring has, in this order: its code and when it occurs, what to do, and what only a reader of the
+code needs to know.
 """
 
 from __future__ import annotations
@@ -24,16 +24,17 @@ A plugin that fails exits with status 1 and prints one JSON object (CNI 1.1.0, s
 {"cniVersion": "1.1.0", "code": 102, "msg": "what failed, with its names", "details": "what to do"}
 ```
 
-Codes up to 99 are the specification's, from 100 up our own. kubelet shows `msg` and `details` in the
-pod's events, `cnictl` both and the code. The newest state of a node is told by `cnictl doctor`.
+Codes up to 99 are the specification's; from 100 up they are our own. The kubelet shows `msg` and `details` in the pod's
+events; `cnictl` shows both and the code. [Troubleshooting](troubleshooting.md) has examples. `cnictl doctor` checks the
+state of a node.
 
 | code | when | what to do |
 |---|---|---|
 """
 LAST = "| 999 | A fault inside the plugin. | Please report it, with `msg` and `details`. |\n"
 FOOTER = """
-The specification's code 2 (an unsupported value of a key) is never given by these plugins: it is 7 here. An
-error of another suite's plugin that one of ours calls is passed on as it is, whatever its code.
+These plugins never use the specification's code 2 (an unsupported value of a key): they use 7. If one of our plugins calls
+another suite's, it passes that plugin's errors on unchanged, whatever their code.
 
 This page is made by `build/errors_page.py` from the docstrings of `cni_plugins/spec/errors.py`.
 """

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 import time
 
@@ -73,47 +74,65 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
     for name, run, text in (
         ("add", _add, "attach a namespace to a network and print the result"),
-        ("check", _check, "compare an attachment with what was made"),
+        ("check", _check, "compare an attachment with what add made"),
         ("del", _delete, "detach a namespace from a network"),
-        ("gc", _gc, "remove all attachments of a network, but those of --valid"),
-        ("status", _status, "ask whether a network is ready for attachments"),
+        ("gc", _gc, "remove all attachments of a network except those given by --valid"),
+        ("status", _status, "tell whether a network is ready for attachments"),
     ):
         command = _command(commands, name, run, text)
         command.add_argument("net", metavar="NET", help="the network's name")
         attaches = name in ("add", "check", "del")
+        unused = "" if attaches else ": not used, taken because cnitool takes it"
         command.add_argument(
-            "netns", metavar="NETNS", nargs=None if attaches else "?", help="path of the network namespace"
+            "netns",
+            metavar="NETNS",
+            nargs=None if attaches else "?",
+            help=f"path of the network namespace{unused}",
         )
-        command.add_argument("-i", "--ifname", help="interface name in the container (CNI_IFNAME)")
-        command.add_argument("--cache-dir", default=CACHE_FOLDER, help="default: %(default)s")
-        command.add_argument("--timeout", type=float, help="seconds that one plugin may take")
+        command.add_argument(
+            "-i", "--ifname", metavar="NAME", help=f"interface name in the container{unused or ' (CNI_IFNAME)'}"
+        )
+        _cache_folder(command)
+        command.add_argument(
+            "--timeout", type=float, metavar="SECONDS", help="how long one plugin may take (no limit)"
+        )
         if attaches:
-            command.add_argument("--container-id", help="default: cnitool- and a hash of NETNS")
+            command.add_argument(
+                "--container-id", metavar="ID", help="container id (cnitool- and a hash of NETNS)"
+            )
         if name == "gc":
             command.add_argument(
                 "--valid",
                 action="append",
                 default=[],
                 metavar="CONTAINER-ID/IFNAME",
-                help="an attachment to keep; can be given several times",
+                help="an attachment to keep; may be repeated",
             )
     command = _command(commands, "lint", _lint, "explain every mistake in network lists")
-    command.add_argument("files", metavar="FILE", nargs="*", help="default: the folder NETCONFPATH")
+    command.add_argument("files", metavar="FILE", nargs="*", help="file or folder (NETCONFPATH)")
     command.add_argument("--json", action="store_true", help="print the findings as JSON")
-    command = _command(commands, "doctor", _doctor, "say what is wrong with this node's networks")
+    command = _command(commands, "doctor", _doctor, "find out what is wrong with this node's networks")
     command.add_argument("--json", action="store_true", help="print the findings as JSON")
-    command.add_argument(
-        "--fix", action="store_true", help="run those repairs that are safe, each said first"
-    )
-    command.add_argument("--cache-dir", default=CACHE_FOLDER, help="default: %(default)s")
-    _command(commands, "list", _list, "print the networks of the folder NETCONFPATH")
+    command.add_argument("--fix", action="store_true", help="run the safe repairs, and print each first")
+    _cache_folder(command)
+    _command(commands, "list", _list, "print the networks in the folder NETCONFPATH")
     command = _command(commands, "schema", _schema, "print the JSON Schema of a list, or of one plugin")
-    command.add_argument("type", metavar="TYPE", nargs="?", default="", help="a plugin, as bridge")
+    command.add_argument("type", metavar="TYPE", nargs="?", default="", help="a plugin, such as bridge")
     return parser
 
 
+def _cache_folder(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--cache-dir",
+        default=CACHE_FOLDER,
+        metavar="FOLDER",
+        help="where attachments are remembered (%(default)s)",
+    )
+
+
 def _command(commands: Any, name: str, run: Any, text: str) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text.capitalize())
+    sentence = f"{text[0].upper()}{text[1:]}."
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=sentence)
     parser.set_defaults(run=run, command=name)
     return parser
 
@@ -268,6 +287,18 @@ def _complain(arguments: argparse.Namespace, error: CNIError) -> None:
             print(f"    {details}", file=sys.stderr)
         if isinstance(part, PluginError):
             print(f"    code {part.code}", file=sys.stderr)
-    if arguments.command == "add" and isinstance(error, PluginError) and error.position:
-        again = f"cnictl del {arguments.net} {arguments.netns}"
-        print(f"    What other plugins made before is still there: {again} removes it.", file=sys.stderr)
+    if arguments.command == "add" and isinstance(error, PluginError) and error.position > 1:
+        print(f"    The plugins before it have done their part; undo it: {_undoing(arguments)}", file=sys.stderr)
+
+
+def _undoing(arguments: argparse.Namespace) -> str:
+    """Return the command line that takes a failed `add` back, with the options that were given."""
+    words = ["cnictl", "del", arguments.net, arguments.netns]
+    for option, value, default in (
+        ("--ifname", arguments.ifname or os.environ.get("CNI_IFNAME"), None),
+        ("--container-id", arguments.container_id, None),
+        ("--cache-dir", arguments.cache_dir, CACHE_FOLDER),
+    ):
+        if value != default:
+            words += [option, value]
+    return shlex.join(words)

@@ -79,9 +79,10 @@ def to_text(findings: Sequence[Finding], files: int, *, colour: bool) -> str:
             lines.append(_DIM + advice + _PLAIN if colour else advice)
     errors = sum(finding.severity == ERROR for finding in findings)
     warnings = len(findings) - errors
-    lines.append(f"{_count(files, 'file')}: {_count(errors, 'error')}, {_count(warnings, 'warning')}")
+    lines.append(f"{count(files, 'file')}: {count(errors, 'error')}, {count(warnings, 'warning')}")
     return "\n".join(lines)
 
 
-def _count(number: int, noun: str) -> str:
+def count(number: int, noun: str) -> str:
+    """Return a number with its noun in the right form."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

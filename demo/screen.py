@@ -79,7 +79,7 @@ class Screen:
         if self.failures:
             self._line(self._paint(RED, f"\n{self.failures} of {self.steps} steps failed ({seconds:.1f} s)"))
         else:
-            self._line(self._paint(GREEN, f"\nAll {self.steps} steps went as they should ({seconds:.1f} s)"))
+            self._line(self._paint(GREEN, f"\nAll {self.steps} steps succeeded ({seconds:.1f} s)"))
 
     def _paint(self, code: str, text: str) -> str:
         return f"\033[{code}m{text}\033[0m" if self.colour else text

@@ -88,12 +88,12 @@ class Demo:
         )
 
         screen.heading("CHECK")
-        self.command("all is as it was made", "check", NETWORK, "/run/netns/pod-a")
+        self.command("nothing has changed", "check", NETWORK, "/run/netns/pod-a")
         route = ("default", "via", "10.244.1.1", "dev", "eth0")
         self.by_hand("a route is deleted by hand", "ip", "route", "del", *route)
         self.command("CHECK finds it", "check", NETWORK, "/run/netns/pod-a", fails=True)
         self.by_hand("the route is put back", "ip", "route", "add", *route)
-        self.command("CHECK is content again", "check", NETWORK, "/run/netns/pod-a")
+        self.command("CHECK passes again", "check", NETWORK, "/run/netns/pod-a")
 
         screen.heading("DEL")
         traces = {
@@ -145,7 +145,7 @@ class Demo:
             address: str = result["ips"][0]["address"]
             self.address[pod] = address.partition("/")[0]
             port = f", host port {HOST_PORT}" if capabilities else ""
-            return f"{address} by {result['ips'][0]['gateway']}{port}"
+            return f"{address} via {result['ips'][0]['gateway']}{port}"
 
         self.command(
             f"{pod} attached", "add", NETWORK, f"/run/netns/{pod}", capabilities=capabilities, read=keep

@@ -355,5 +355,5 @@ def test_in_words(net: Node) -> None:
     assert text.splitlines() == [
         "warning: network pods: address 10.77.0.9 is reserved for container gone, which is gone",
         f"    rm {STATE}/10.77.0.9",
-        "0 errors, 1 warnings",
+        "0 errors, 1 warning",
     ]

@@ -99,8 +99,40 @@ def test_a_failure_for_people(setup: Setup, capsys: pytest.CaptureFixture[str]) 
         "cnictl: add net: plugin two (2 of 2) failed on ADD: no address left",
         "    make the range larger",
         "    code 102",
-        f"    What other plugins made before is still there: cnictl del net {NETNS} removes it.",
+        f"    The plugins before it have done their part; undo it: "
+        f"cnictl del net {NETNS} --cache-dir {setup.cache}",
     ]
+
+
+def test_the_command_that_undoes_an_add_names_the_same_attachment(
+    setup: Setup, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failing = {"do": {"ADD": {"error": {"code": 102, "msg": "no address left"}}}}
+    setup.network("net", {"type": "one"}, {"type": "two", **failing})
+    assert setup.run("add", "-i", "net1", "--container-id", "pod", "net", NETNS) == 1
+    undo = capsys.readouterr().err.splitlines()[-1].partition("undo it: cnictl ")[2]
+    assert main(undo.split()) == 0
+    env = setup.plugins.calls()[-1]["env"]
+    assert (env["CNI_COMMAND"], env["CNI_CONTAINERID"], env["CNI_IFNAME"]) == ("DEL", "pod", "net1")
+
+
+def test_nothing_is_to_be_undone_when_the_first_plugin_fails(
+    setup: Setup, capsys: pytest.CaptureFixture[str]
+) -> None:
+    failing = {"do": {"ADD": {"error": {"code": 107, "msg": "already attached"}}}}
+    setup.network("net", {"type": "one", **failing}, {"type": "two"})
+    assert setup.run("add", "net", NETNS) == 1
+    # A DEL would end the attachment that is there.
+    assert "cnictl del" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("command", "said"), [("schema", "JSON Schema of a list"), ("list", "NETCONFPATH")])
+def test_names_keep_their_capitals_in_the_help(
+    setup: Setup, capsys: pytest.CaptureFixture[str], command: str, said: str
+) -> None:
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    assert said in capsys.readouterr().out
 
 
 def test_gc(setup: Setup, capsys: pytest.CaptureFixture[str]) -> None:

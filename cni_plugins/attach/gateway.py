@@ -107,7 +107,8 @@ def check_forwarding(versions: set[int]) -> None:
     for version in versions:
         key = _FORWARDING[version]
         if sysctl.read(key) == "0":
-            raise CheckFailedError(f"forwarding is off: {key.replace('/', '.')} is 0", f"set {key} to 1")
+            name = key.replace("/", ".")
+            raise CheckFailedError(f"forwarding is off: {name} is 0", f"sysctl -w {name}=1")
 
 
 def _excludes(held: Prefix, wanted: Prefix) -> bool:

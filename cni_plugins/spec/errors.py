@@ -1,7 +1,7 @@
 """Errors of the protocol: one tree, one table of codes.
 
     CNIError                         any failure that a runtime is told of: code, msg, details
-    ├── IncompatibleVersionError  1  a cniVersion that we, or this verb, do not speak
+    ├── IncompatibleVersionError  1  a cniVersion that we do not speak, or that lacks the verb
     ├── UnknownContainerError     3  nothing is known of the container; no clean-up is needed
     ├── InvalidEnvironmentError  4   CNI_* variables missing or invalid
     ├── IOFailureError            5  reading or writing failed
@@ -10,7 +10,7 @@
     ├── NamespaceError            8  CNI_NETNS is the namespace the plugin itself runs in
     ├── TryAgainLaterError       11  a passing condition; the runtime may retry
     ├── NotAvailableError        50  STATUS: the plugin cannot serve an ADD
-    ├── LimitedConnectivityError 51  the same, and running containers may be limited
+    ├── LimitedConnectivityError 51  the same, and running containers may lose connectivity
     ├── KernelError             100  the kernel refused a request
     ├── CheckFailedError        101  CHECK found a difference
     ├── NoAddressError          102  a range set is exhausted, or a requested address is taken
@@ -53,9 +53,9 @@ class CNIError(Exception):
 
 
 class IncompatibleVersionError(CNIError):
-    """Code 1: the configuration's cniVersion is not spoken, or is older than the verb.
+    """Code 1: the configuration's cniVersion is not supported, or is older than the verb.
 
-    Set the network's `cniVersion` to one of those that the message names.
+    Set the network's `cniVersion` to one that the message names.
     """
 
     code = 1
@@ -64,7 +64,7 @@ class IncompatibleVersionError(CNIError):
 class UnknownContainerError(CNIError):
     """Code 3: CHECK by `cnictl`: no result of an ADD is cached.
 
-    Attach the container first, with the same names.
+    Run `cnictl add` first, with the same network, container and interface.
     """
 
     code = 3
@@ -73,7 +73,7 @@ class UnknownContainerError(CNIError):
 class InvalidEnvironmentError(CNIError):
     """Code 4: `CNI_*` variables are missing or invalid; the message names them.
 
-    This is the runtime's part: see its version and its log.
+    The runtime sets them: check its version and its log.
     """
 
     code = 4
@@ -82,23 +82,23 @@ class InvalidEnvironmentError(CNIError):
 class IOFailureError(CNIError):
     """Code 5: standard input could not be read.
 
-    This is the runtime's part: see its log.
+    The runtime provides it: check its log.
     """
 
     code = 5
 
 
 class DecodeError(CNIError):
-    """Code 6: the input, a file of the plugin's own, or a delegate's answer is not JSON, or too long or deep.
+    """Code 6: the input, a state file or a delegate's answer is not JSON, is too long or is nested too deeply.
 
-    `cnictl lint` shows the place in a list; a damaged file, or the delegate, is named in the message.
+    `cnictl lint` shows the place in a list; the message names a damaged file or the delegate.
     """
 
     code = 6
 
 
 class InvalidConfigError(CNIError):
-    """Code 7: the configuration is JSON, but not valid, or lacks what the verb needs.
+    """Code 7: the configuration is JSON, but invalid, or lacks what the verb needs.
 
     Correct the key that the message names; `cnictl lint` shows its place.
     """
@@ -109,34 +109,34 @@ class InvalidConfigError(CNIError):
 class NamespaceError(CNIError):
     """Code 8: `CNI_NETNS` is the namespace in which the plugin itself runs.
 
-    Set `CNI_NETNS_OVERRIDE=1` if that is meant; else the runtime gave a wrong path.
+    Set `CNI_NETNS_OVERRIDE=1` if that is intended; otherwise the runtime passed a wrong path.
     """
 
     code = 8
 
 
 class TryAgainLaterError(CNIError):
-    """Code 11: a condition that passes, as a `subnet.env` that is not written yet.
+    """Code 11: a temporary condition, such as a `subnet.env` that is not written yet.
 
-    Wait: the runtime tries again. If it lasts, see why flanneld, or the daemon of dhcp, does not run.
+    Wait: the runtime tries again. If it lasts, find out why flanneld or the dhcp daemon is not running.
     """
 
     code = 11
 
 
 class NotAvailableError(CNIError):
-    """Code 50: STATUS: an ADD could not be served now.
+    """Code 50: STATUS: an ADD would fail now.
 
-    Do what `details` says; `cnictl doctor` looks further.
+    Do what `details` says; `cnictl doctor` finds more.
     """
 
     code = 50
 
 
 class LimitedConnectivityError(CNIError):
-    """Code 51: STATUS: the same, and running containers may be limited.
+    """Code 51: STATUS: an ADD would fail now, and running containers may lose connectivity.
 
-    Do what `details` says, and look at running pods.
+    Do what `details` says, and check running pods.
     """
 
     code = 51
@@ -145,7 +145,7 @@ class LimitedConnectivityError(CNIError):
 class KernelError(CNIError):
     """Code 100: the kernel refused a request, or a file could not be read or written; the message says which.
 
-    `details` has the number of the error (errno(3)); often a module or a right is missing, or the disk full.
+    `details` has the error number (errno(3)). Often a module or a permission is missing, or the disk is full.
 
     Made by the skeleton from an OSError.
     """
@@ -156,16 +156,16 @@ class KernelError(CNIError):
 class CheckFailedError(CNIError):
     """Code 101: CHECK found that the kernel differs from what ADD made.
 
-    Delete the pod and let it be made again, or restore what the message names.
+    Delete the pod so that it is created anew, or restore what the message names.
     """
 
     code = 101
 
 
 class NoAddressError(CNIError):
-    """Code 102: a range set is exhausted, or an address that was asked for is taken.
+    """Code 102: a range set is exhausted, or a requested address is taken.
 
-    Enlarge the range, or let `cnictl doctor --fix` release what is leaked.
+    Let `cnictl doctor --fix` release leaked addresses, or enlarge the range.
     """
 
     code = 102
@@ -174,7 +174,7 @@ class NoAddressError(CNIError):
 class DelegateError(CNIError):
     """Code 103: a plugin that another one calls cannot be found or started.
 
-    Install it into a folder of `CNI_PATH`, or correct `type`.
+    Install it in a folder of `CNI_PATH`, or correct `type`.
     """
 
     code = 103
@@ -183,7 +183,7 @@ class DelegateError(CNIError):
 class TeardownError(CNIError):
     """Code 104: DEL or GC went through all its steps, and several failed.
 
-    Each step's message is in this one; repeat the DEL when their causes are gone.
+    The message has each step's own; remove the causes and repeat the DEL or GC.
     """
 
     code = 104
@@ -192,7 +192,7 @@ class TeardownError(CNIError):
 class ConflictError(CNIError):
     """Code 105: something that is not ours stands where the plugin must build.
 
-    Remove it, or name another bridge, master or VLAN.
+    Remove it, or configure another bridge, master or VLAN.
     """
 
     code = 105
@@ -201,14 +201,14 @@ class ConflictError(CNIError):
 class ProgramError(CNIError):
     """Code 106: a program such as iptables failed; the message has what it printed.
 
-    See that message; the program may be missing or of another kind than its rules.
+    The program may be missing, or be iptables-nft where the rules are legacy ones, or the other way round.
     """
 
     code = 106
 
 
 class AlreadyAttachedError(CNIError):
-    """Code 107: the interface is there already, or belongs to an earlier ADD; nothing was touched.
+    """Code 107: the interface exists, or belongs to an earlier ADD; nothing was changed.
 
     DEL the attachment first, or use another interface name.
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from conflist.doctor import host, iptables, leftovers, networks, nftables
 from conflist.doctor.facts import collect
 from conflist.doctor.finding import ERROR, WARNING
+from conflist.findings import count
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -71,7 +72,10 @@ def show(found: Sequence[Finding], *, as_json: bool) -> None:
             how = "; --fix repairs all" if all(each.safe for each in alike) else ""
             print(f"... and {len(alike) - len(shown)} more ({what}); --json tells each{how}")
     errors, warnings = (sum(each.severity == kind for each in found) for kind in (ERROR, WARNING))
-    print(f"{errors} errors, {warnings} warnings" if errors or warnings else "nothing is wrong")
+    if errors or warnings:
+        print(f"{count(errors, 'error')}, {count(warnings, 'warning')}")
+    else:
+        print("nothing is wrong")
 
 
 def _alike(found: Sequence[Finding]) -> list[list[Finding]]:

@@ -86,18 +86,18 @@ def parse(argv: Sequence[str]) -> Options:
     def flag(name: str, **how: object) -> None:
         parser.add_argument(f"-{name}", f"--{name}", **how)  # type: ignore[arg-type]
 
-    flag("pidfile", default="", metavar="PATH", help="write our process id there")
-    flag("hostprefix", default="", metavar="PATH", help="where the host's root is")
+    flag("pidfile", default="", metavar="PATH", help="write the process id there")
+    flag("hostprefix", default="", metavar="PATH", help="where the host's root is mounted")
     flag(
         "socketpath",
         default="",
         metavar="PATH",
         help=f"where to listen (default: {notes.DEFAULT_SOCKET}); leases are kept in a folder beside it",
     )
-    flag("broadcast", nargs="?", const=True, default=False, type=boolean, help="have answers broadcast")
-    flag("timeout", default=usual.timeout, type=duration, help="for a server to keep its offer (10s)")
-    flag("resendmax", default=usual.resend_max, type=duration, help="between two requests at most (62s)")
-    flag("resendtimeout", default=usual.resend_timeout, type=duration, help="for a lease in all (3m28s)")
+    flag("broadcast", nargs="?", const=True, default=False, type=boolean, help="ask servers to broadcast answers")
+    flag("timeout", default=usual.timeout, type=duration, help="for a server to confirm its offer (10s)")
+    flag("resendmax", default=usual.resend_max, type=duration, help="longest time between requests (62s)")
+    flag("resendtimeout", default=usual.resend_timeout, type=duration, help="for a lease in total (3m28s)")
     given = parser.parse_args(list(argv))
     if given.pidfile and not os.path.isabs(given.pidfile):
         parser.error(f"pidfile {given.pidfile!r}: the path is not absolute")
