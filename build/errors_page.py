@@ -24,17 +24,16 @@ A plugin that fails exits with status 1 and prints one JSON object (CNI 1.1.0, s
 {"cniVersion": "1.1.0", "code": 102, "msg": "what failed, with its names", "details": "what to do"}
 ```
 
-Codes up to 99 are the specification's; from 100 up they are our own. The kubelet shows `msg` and `details` in the pod's
-events; `cnictl` shows both and the code. [Troubleshooting](troubleshooting.md) has examples. `cnictl doctor` checks the
-state of a node.
+Codes up to 99 are the specification's; from 100 up they are our own. The kubelet shows `msg` and `details` in
+the pod's events; `cnictl` shows both and the code. [Troubleshooting](troubleshooting.md) has examples.
 
 | code | when | what to do |
 |---|---|---|
 """
 LAST = "| 999 | A fault inside the plugin. | Please report it, with `msg` and `details`. |\n"
 FOOTER = """
-These plugins never use the specification's code 2 (an unsupported value of a key): they use 7. If one of our plugins calls
-another suite's, it passes that plugin's errors on unchanged, whatever their code.
+These plugins never use the specification's code 2 (an unsupported value of a key): they use 7. If one of our
+plugins calls another suite's, it passes that plugin's errors on unchanged, whatever their code.
 
 This page is made by `build/errors_page.py` from the docstrings of `cni_plugins/spec/errors.py`.
 """

@@ -82,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
         command = _command(commands, name, run, text)
         command.add_argument("net", metavar="NET", help="the network's name")
         attaches = name in ("add", "check", "del")
-        unused = "" if attaches else ": not used, taken because cnitool takes it"
+        unused = "" if attaches else " (not used; cnitool takes it, too)"
         command.add_argument(
             "netns",
             metavar="NETNS",
@@ -90,7 +90,7 @@ def _parser() -> argparse.ArgumentParser:
             help=f"path of the network namespace{unused}",
         )
         command.add_argument(
-            "-i", "--ifname", metavar="NAME", help=f"interface name in the container{unused or ' (CNI_IFNAME)'}"
+            "-i", "--ifname", metavar="NAME", help=f"the container's interface{unused or ' (CNI_IFNAME)'}"
         )
         _cache_folder(command)
         command.add_argument(
@@ -288,7 +288,7 @@ def _complain(arguments: argparse.Namespace, error: CNIError) -> None:
         if isinstance(part, PluginError):
             print(f"    code {part.code}", file=sys.stderr)
     if arguments.command == "add" and isinstance(error, PluginError) and error.position > 1:
-        print(f"    The plugins before it have done their part; undo it: {_undoing(arguments)}", file=sys.stderr)
+        print(f"    Undo what the plugins before it made: {_undoing(arguments)}", file=sys.stderr)
 
 
 def _undoing(arguments: argparse.Namespace) -> str:

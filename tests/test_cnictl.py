@@ -99,8 +99,7 @@ def test_a_failure_for_people(setup: Setup, capsys: pytest.CaptureFixture[str]) 
         "cnictl: add net: plugin two (2 of 2) failed on ADD: no address left",
         "    make the range larger",
         "    code 102",
-        f"    The plugins before it have done their part; undo it: "
-        f"cnictl del net {NETNS} --cache-dir {setup.cache}",
+        f"    Undo what the plugins before it made: cnictl del net {NETNS} --cache-dir {setup.cache}",
     ]
 
 
@@ -110,7 +109,7 @@ def test_the_command_that_undoes_an_add_names_the_same_attachment(
     failing = {"do": {"ADD": {"error": {"code": 102, "msg": "no address left"}}}}
     setup.network("net", {"type": "one"}, {"type": "two", **failing})
     assert setup.run("add", "-i", "net1", "--container-id", "pod", "net", NETNS) == 1
-    undo = capsys.readouterr().err.splitlines()[-1].partition("undo it: cnictl ")[2]
+    undo = capsys.readouterr().err.splitlines()[-1].partition(": cnictl ")[2]
     assert main(undo.split()) == 0
     env = setup.plugins.calls()[-1]["env"]
     assert (env["CNI_COMMAND"], env["CNI_CONTAINERID"], env["CNI_IFNAME"]) == ("DEL", "pod", "net1")

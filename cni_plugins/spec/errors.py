@@ -89,7 +89,7 @@ class IOFailureError(CNIError):
 
 
 class DecodeError(CNIError):
-    """Code 6: the input, a state file or a delegate's answer is not JSON, is too long or is nested too deeply.
+    """Code 6: the input, a state file or a delegate's answer is not JSON, or is too long or too deep.
 
     `cnictl lint` shows the place in a list; the message names a damaged file or the delegate.
     """

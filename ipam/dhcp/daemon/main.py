@@ -94,7 +94,9 @@ def parse(argv: Sequence[str]) -> Options:
         metavar="PATH",
         help=f"where to listen (default: {notes.DEFAULT_SOCKET}); leases are kept in a folder beside it",
     )
-    flag("broadcast", nargs="?", const=True, default=False, type=boolean, help="ask servers to broadcast answers")
+    flag(
+        "broadcast", nargs="?", const=True, default=False, type=boolean, help="have servers broadcast answers"
+    )
     flag("timeout", default=usual.timeout, type=duration, help="for a server to confirm its offer (10s)")
     flag("resendmax", default=usual.resend_max, type=duration, help="longest time between requests (62s)")
     flag("resendtimeout", default=usual.resend_timeout, type=duration, help="for a lease in total (3m28s)")
