@@ -43,6 +43,7 @@ def cnictl(node: Node, *arguments: str) -> tuple[int, str]:
         env["CAP_ARGS"] = json.dumps({"portMappings": [{"hostPort": 8080, "containerPort": 80}]})
     done = node.run([f"{node.plugins}/cnictl", *arguments], env, check=False)
     assert b"Traceback" not in done.stderr, done.stderr
+    assert done.stdout or "--json" not in arguments, done.stderr
     return done.returncode, done.stdout.decode()
 
 
