@@ -21,6 +21,8 @@ import sys
 
 STATE = ".cni-runtime"
 BUNDLED_RUNTIME = "cni-runtime"
+_SPARE = ".new"
+"""How the name of what is not whole, or not in its place, ends."""
 
 
 def install(bundle: str, bindir: str) -> str:
@@ -44,10 +46,10 @@ def install(bundle: str, bindir: str) -> str:
     os.makedirs(state, mode=0o755, exist_ok=True)
     folder = os.path.join(state, version)
     if not os.path.isdir(folder):
-        fresh = f"{folder}.{os.getpid()}.new"
+        fresh = f"{folder}.{os.getpid()}{_SPARE}"
         shutil.rmtree(fresh, ignore_errors=True)
         try:
-            shutil.copytree(source, fresh, symlinks=True)
+            _copy(source, fresh)
             _sync(fresh)
             os.rename(fresh, folder)
         finally:
@@ -60,7 +62,7 @@ def install(bundle: str, bindir: str) -> str:
     for name in names:
         executable = os.path.basename(os.readlink(os.path.join(bundle, name)))
         _take_name(state, os.path.join(bindir, name), f"{STATE}/current/{executable}")
-    _prune(state)
+    _prune(state, bindir)
     return version
 
 
@@ -112,7 +114,7 @@ def _is_ours(path: str) -> bool:
 
 
 def _link(target: str, path: str) -> None:
-    spare = f"{path}.{os.getpid()}.new"
+    spare = f"{path}.{os.getpid()}{_SPARE}"
     if os.path.lexists(spare):  # a killed installer's: in a container all of them have the same process id
         os.unlink(spare)
     os.symlink(target, spare)
@@ -130,15 +132,41 @@ def _target(state: str, name: str) -> str:
         return ""
 
 
-def _prune(state: str) -> None:
+def _prune(state: str, bindir: str) -> None:
+    """Remove the versions that serve no more, and what killed installers left."""
     keep = {_target(state, "current"), _target(state, "previous"), "replaced"}
-    for entry in os.scandir(state):
-        if entry.is_dir(follow_symlinks=False) and entry.name not in keep:
-            shutil.rmtree(entry.path)
+    for name in os.listdir(state):
+        path = os.path.join(state, name)
+        if os.path.islink(path) and name.endswith(_SPARE):
+            os.unlink(path)
+        elif os.path.isdir(path) and not os.path.islink(path) and name not in keep:
+            # Not under its own name: if we are killed half-way, the rest must not pass for that version.
+            spare = path.removesuffix(_SPARE) + _SPARE
+            if spare != path:
+                shutil.rmtree(spare, ignore_errors=True)
+                os.rename(path, spare)
+            shutil.rmtree(spare)
+    for name in os.listdir(bindir):
+        path = os.path.join(bindir, name)
+        if name.endswith(_SPARE) and _is_ours(path):
+            os.unlink(path)
 
 
 def _files(folder: str) -> list[str]:
     return sorted(os.path.join(path, name) for path, _folders, names in os.walk(folder) for name in names)
+
+
+def _copy(source: str, target: str) -> None:
+    """Copy a folder; it ends at the first error (shutil.copytree goes on, and lists them all)."""
+    os.mkdir(target, mode=0o755)
+    for entry in os.scandir(source):
+        path = os.path.join(target, entry.name)
+        if entry.is_symlink():
+            os.symlink(os.readlink(entry.path), path)
+        elif entry.is_dir():
+            _copy(entry.path, path)
+        else:
+            shutil.copy2(entry.path, path)
 
 
 def _digest(folder: str) -> str:
