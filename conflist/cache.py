@@ -1,13 +1,16 @@
 """The cache of attachments, in libcni's own file format, so that either can read the other's.
 
 `<folder>/results/<network>-<container id>-<interface name>` holds what DEL, CHECK and GC need when the
-runtime that did the ADD is gone: the list as it was then, the arguments and the final result.
+runtime that did the ADD is gone: the list as it was then, the arguments and the final result. Where that is
+longer than a file's name can be, or is another attachment's, too (all three can hold hyphens), the name is a
+hash: what a file is about, it says itself.
 """
 
 from __future__ import annotations
 
 import binascii
 import os
+from _sha512 import sha512  # type: ignore[import-not-found]  # hashlib brings in OpenSSL
 
 from cni_plugins.kernel import files
 from cni_plugins.spec.codec import MAX_BYTES, decode, encode
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
 
 DEFAULT_FOLDER = "/var/lib/cni"
 KIND = "cniCacheV1"
+_HASHED = "#"
+"""What a name begins with that is a hash; no network's does."""
 _LOCK = "cnictl.lock"
 """Beside `results`, where libcni looks at every file."""
 
@@ -77,7 +82,12 @@ class Cache:
             InvalidEnvironmentError: the container id or the interface name could.
         """
         check_names(network, container_id, ifname)
-        return os.path.join(self.folder, f"{network}-{container_id}-{ifname}")
+        path = os.path.join(self.folder, f"{network}-{container_id}-{ifname}")
+        whole = f"{network}:{container_id}:{ifname}"  # none of the three can hold a colon
+        hashed = os.path.join(self.folder, _HASHED + sha512(os.fsencode(whole)).hexdigest())
+        if not files.name_fits(path) or os.path.lexists(hashed):
+            return hashed
+        return path if _owner(path) in (None, (network, container_id, ifname)) else hashed
 
     def lock_path(self) -> str:
         """Return the file that runners lock, a part of it for each attachment."""
@@ -167,7 +177,9 @@ class Cache:
         found = []
         for name in names:
             path = os.path.join(self.folder, name)
-            if name.startswith(".") or (container_id and f"-{container_id}-" not in name):
+            if name.startswith("."):
+                continue
+            if container_id and f"-{container_id}-" not in name and not name.startswith(_HASHED):
                 continue
             try:
                 raw = decode(files.read(path, MAX_BYTES) or b"", path)
@@ -195,6 +207,18 @@ def check_names(network: str, container_id: str, ifname: str) -> None:
     problem = ifname_problem(ifname)
     if problem:
         raise InvalidEnvironmentError(f"interface name {ifname!r} {problem}")
+
+
+def _owner(path: str) -> tuple[str, str, str] | None:
+    """Return whose a file is; None of one that is not there, or does not say so."""
+    try:
+        raw = decode(files.read(path, MAX_BYTES) or b"", path)
+        if not isinstance(raw, dict) or raw.get("kind") != KIND:
+            return None
+        found = _attachment(raw, path)
+    except (OSError, CNIError):
+        return None
+    return (found.network, found.container_id, found.ifname) if found.network else None
 
 
 def _attachment(raw: dict[str, Any], path: str) -> Attachment:

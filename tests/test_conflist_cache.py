@@ -166,3 +166,45 @@ def test_a_failed_write_leaves_no_draft(cache: Cache) -> None:
     with pytest.raises(OSError, match="directory"):
         cache.write(attachment)
     assert os.listdir(cache.folder) == ["net-c1-eth0"]
+
+
+def attachment_of(network: str, container_id: str, ifname: str = "eth0") -> Attachment:
+    made = Attachment(container_id, ifname)
+    made.network, made.result = network, {"cniVersion": "1.1.0"}
+    return made
+
+
+def names(found: Attachment | None) -> tuple[str, str, str] | None:
+    return (found.network, found.container_id, found.ifname) if found else None
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        (("net", "c" * 249 + "1"), ("net", "c" * 249 + "2")),
+        (("net", "c" * 5000), ("net", "c" * 5001)),
+        (("n" * 300, "c1"), ("n" * 300, "c2")),
+        (("a", "b-c"), ("a-b", "c")),
+    ],
+    ids=["long", "longer", "a long network", "of one name"],
+)
+def test_names_that_a_file_cannot_have(cache: Cache, first: tuple[str, str], second: tuple[str, str]) -> None:
+    for each in (first, second):
+        cache.write(attachment_of(*each))
+    for each in (first, second):
+        assert names(cache.read(*each, "eth0")) == (*each, "eth0")
+        assert [names(found) for found in cache.attachments(each[1])] == [(*each, "eth0")]
+        assert cache.identity(attachment_of(*each)) is not None
+    assert len(cache.attachments()) == 2
+    cache.remove(*first, "eth0")
+    assert cache.read(*first, "eth0") is None
+    assert names(cache.read(*second, "eth0")) == (*second, "eth0")
+    cache.write(attachment_of(*second))
+    cache.remove(*second, "eth0")
+    assert os.listdir(cache.folder) == []
+
+
+def test_the_longest_name_that_a_file_can_have(cache: Cache) -> None:
+    container_id = "c" * (255 - len("net--eth0"))
+    cache.write(attachment_of("net", container_id))
+    assert os.listdir(cache.folder) == [f"net-{container_id}-eth0"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import logging
 from typing import TYPE_CHECKING, Any
@@ -139,8 +140,7 @@ class Service:
         if len(mac) != 6:
             raise LeaseError(f"interface {ifname!r} has no Ethernet address")
         container_id = str(args["ContainerID"])
-        client_id = f"{container_id}/{conf.name}/{ifname}".encode("utf-8", "surrogateescape")
-        options = {opt.CLIENT_ID: b"\0" + client_id[:_MAX_CLIENT_ID]}
+        options = {opt.CLIENT_ID: b"\0" + client_id(container_id, conf.name, ifname)}
         if request:
             options[opt.PARAMETER_LIST] = bytes(request)
         options |= provide
@@ -150,6 +150,15 @@ class Service:
             self._broadcast,
             conf.ipam.priority,
         )
+
+
+def client_id(container_id: str, network: str, ifname: str) -> bytes:
+    """Return what tells a client from others (RFC 2132, section 9.14): the reference's own identifier.
+
+    Where that is too long, its hash: the beginning could be another's, too, who would get the same address.
+    """
+    whole = f"{container_id}/{network}/{ifname}".encode("utf-8", "surrogateescape")
+    return whole if len(whole) <= _MAX_CLIENT_ID else hashlib.sha512(whole).hexdigest().encode()
 
 
 def _configuration(args: dict[str, Any]) -> tuple[DhcpConf, dict[str, Any]]:
