@@ -34,9 +34,40 @@ def status_without_rights(node: Node, plugin: str, conf: dict[str, Any]) -> Any:
     return json.loads(done.stdout)
 
 
+def status_with_a_fault(node: Node, plugin: str, conf: dict[str, Any], *faults: str) -> Any:
+    """Ask a plugin of which one system call fails, as strace(1) writes it; return its error object."""
+    env = {"CNI_COMMAND": "STATUS", "CNI_PATH": node.plugins}
+    command = ["strace", "-qq", "-o", TRACE, *faults, f"{node.plugins}/{plugin}"]
+    done = node.run(command, env, json.dumps({"type": plugin, **conf}).encode(), check=False)
+    assert done.returncode == 1, done
+    return json.loads(done.stdout)
+
+
+NO_RIGHT = "errno 1: let the plugins run as root, with CAP_NET_ADMIN"
+SECOND_SOCKET = ("-e", "inject=socket:error=EPERM:when=2")
+"""The first is for links, the second for nftables."""
+
+
+@pytest.mark.parametrize(
+    ("plugin", "conf", "kind"),
+    [
+        ("bridge", bridge(), "veth"),
+        ("ptp", ptp(), "veth"),
+        ("macvlan", {**ptp(), "master": "lo"}, "macvlan"),
+        ("bandwidth", BARE, "ifb"),
+        ("vrf", {**BARE, "vrfname": "blue"}, "vrf"),
+    ],
+    ids=lambda each: each if isinstance(each, str) else "",
+)
+def test_a_right_that_is_missing(node: Node, plugin: str, conf: dict[str, Any], kind: str) -> None:
+    answer = status_without_rights(node, plugin, conf)
+    said = f"cannot tell whether the kernel has {kind} links: Operation not permitted"
+    assert (answer["code"], answer["msg"], answer["details"]) == (NOT_AVAILABLE, said, NO_RIGHT)
+
+
 @pytest.mark.parametrize(("plugin", "conf"), PLUGINS, ids=["bridge", "ptp"])
 def test_nftables_that_cannot_be_used(node: Node, plugin: str, conf: dict[str, Any]) -> None:
-    answer = status_without_rights(node, plugin, {**conf, "ipMasq": True})
+    answer = status_with_a_fault(node, plugin, {**conf, "ipMasq": True}, *SECOND_SOCKET)
     assert answer["code"] == NOT_AVAILABLE
     assert answer["msg"] == "ipMasq needs nftables, which cannot be used: Operation not permitted"
     assert "CAP_NET_ADMIN" in answer["details"]
@@ -44,8 +75,50 @@ def test_nftables_that_cannot_be_used(node: Node, plugin: str, conf: dict[str, A
 
 
 def test_a_source_check_that_cannot_be_made(node: Node) -> None:
-    answer = status_without_rights(node, "bridge", bridge(macspoofchk=True))
+    answer = status_with_a_fault(node, "bridge", bridge(macspoofchk=True), *SECOND_SOCKET)
     assert (answer["code"], "macspoofchk needs nftables" in answer["msg"]) == (NOT_AVAILABLE, True)
+
+
+def test_a_loopback_with_a_qdisc_of_its_own(node: Node) -> None:
+    """Token buckets are asked for there."""
+    node.run(["tc", "qdisc", "add", "dev", "lo", "root", "handle", "1:", "pfifo", "limit", "7"])
+    before = node.run(["tc", "qdisc", "show", "dev", "lo"]).stdout
+    assert node.cni("STATUS", "bandwidth", BARE) == (0, None)
+    assert node.run(["tc", "qdisc", "show", "dev", "lo"]).stdout == before
+
+
+def test_no_memory_for_an_answer(node: Node) -> None:
+    """It does not mean that the kernel lacks what it was asked for."""
+    fault = ("-e", "inject=recvfrom:error=ENOBUFS:when=1")
+    said = "the kernel's answer is lost: No buffer space available"
+    answer = status_with_a_fault(node, "sbr", BARE, *fault)
+    assert (answer["code"], answer["msg"]) == (NOT_AVAILABLE, f"failed to list the routing rules: {said}")
+    answer = status_with_a_fault(node, "bandwidth", BARE, *fault)
+    unknown = "cannot tell whether the kernel has ifb links"
+    assert (answer["code"], answer["msg"]) == (NOT_AVAILABLE, f"{unknown}: {said}")
+
+
+ALLOW_LIST = "/etc/cni/tuning/allowlist.conf"
+
+
+@pytest.mark.parametrize(
+    ("content", "msg"),
+    [
+        (b"x" * (1 << 17), f"cannot read {ALLOW_LIST}: longer than 65536 bytes"),
+        (None, f"cannot read {ALLOW_LIST}: Is a directory"),
+        (b"net[", f"{ALLOW_LIST}: 'net[' cannot be used as a regular expression: it ends too early"),
+    ],
+    ids=["too long", "a directory", "no expression"],
+)
+def test_an_allow_list_that_cannot_be_used(node: Node, content: bytes | None, msg: str) -> None:
+    path = node.path(ALLOW_LIST)
+    os.makedirs(os.path.dirname(path) if content is not None else path)
+    if content is not None:
+        with open(path, "wb") as file:
+            file.write(content)
+    answer = refusal(node, "STATUS", "tuning", BARE)
+    assert (answer["code"], answer["msg"]) == (NOT_AVAILABLE, msg)
+    assert answer["details"] == "sysctls cannot be checked before it is right"
 
 
 @pytest.mark.parametrize(("plugin", "conf"), PLUGINS, ids=["bridge", "ptp"])
@@ -54,10 +127,26 @@ def test_iptables_that_is_not_installed(node: Node, plugin: str, conf: dict[str,
     assert node.cni("STATUS", plugin, conf) == (0, None)
     node.run(["mount", "-t", "tmpfs", "tmpfs", "/usr/sbin"])
     answer = refusal(node, "STATUS", plugin, conf)
-    assert (answer["code"], answer["msg"]) == (
-        NOT_AVAILABLE,
-        "ipMasq needs iptables, which cannot be used",
-    )
+    assert answer["code"] == NOT_AVAILABLE
+    assert answer["msg"].startswith("ipMasq needs iptables, which cannot be used: iptables is not installed")
+
+
+def test_iptables_that_fails(node: Node) -> None:
+    """It is there, and what it says helps more than to install it."""
+    path = "/etc/alternatives/iptables"
+    os.unlink(node.path(path))
+    with open(node.path(path), "x", encoding="ascii") as file:
+        file.write("#!/bin/sh\necho 'no table:' >&2\necho 'insmod it' >&2\nexit 3\n")
+    os.chmod(node.path(path), 0o755)
+    said = "iptables failed with status 3: no table: insmod it"
+    wanted = {"backend": "iptables", "ipMasqBackend": "iptables"}
+    for plugin, conf, asking in (
+        ("bridge", bridge(ipMasq=True), "ipMasq needs iptables, which cannot be used: "),
+        ("firewall", BARE, "backend needs iptables, which cannot be used: "),
+        ("portmap", BARE, "iptables cannot be used on this host: "),
+    ):
+        answer = refusal(node, "STATUS", plugin, {**conf, **wanted})
+        assert (answer["code"], answer["msg"]) == (NOT_AVAILABLE, f"{asking}{said}")
 
 
 @pytest.mark.parametrize("plugin", ["bridge", "ptp"])
@@ -124,6 +213,16 @@ def test_a_machine_without_tap_devices(node: Node) -> None:
     assert answer["code"] == NOT_AVAILABLE
     assert answer["msg"] == "cannot open /dev/net/tun: No such file or directory"
     assert answer["details"] == "modprobe tun"
+
+
+def test_a_tap_device_that_may_not_be_opened(node: Node) -> None:
+    fault = ("-P", "/dev/net/tun", "-e", "inject=openat,open:error=EACCES")
+    answer = status_with_a_fault(node, "tap", BARE, *fault)
+    assert (answer["code"], answer["msg"]) == (
+        NOT_AVAILABLE,
+        "cannot open /dev/net/tun: Permission denied",
+    )
+    assert "as root" in answer["details"]
 
 
 class Question(NamedTuple):

@@ -44,8 +44,27 @@ def packet_filter(backend: str | None, key: str) -> None:
                 f"{key} needs nftables, which cannot be used: {problem}",
                 "load the kernel's nf_tables and nft_chain_nat, and let the plugins have CAP_NET_ADMIN",
             )
-    elif not iptables.available(4):
-        raise NotAvailableError(f"{key} needs iptables, which cannot be used", "install it, or use nftables")
+    else:
+        by_iptables(key, "nat", "use nftables")
+
+
+def by_iptables(key: str, table: str, other: str) -> None:
+    """Look whether iptables works.
+
+    Args:
+        key: what in the configuration asks for its rules.
+        table: "nat" or "filter".
+        other: what else can be done than to set it right.
+
+    Raises:
+        NotAvailableError: it does not; with what it says.
+    """
+    problem = iptables.problem(4, table)
+    if problem:
+        raise NotAvailableError(
+            f"{key} needs iptables, which cannot be used: {problem}",
+            f"install it, load the kernel's tables that it works on, or {other}",
+        )
 
 
 def notes(*kinds: str) -> None:

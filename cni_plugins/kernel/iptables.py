@@ -28,19 +28,31 @@ def lock() -> files.Lock:
         return files.Lock(_LOCK)
 
 
-def available(family: int, table: str = "nat", variant: str = "") -> bool:
-    """Tell whether a family's programs are installed and a table can be read.
+def problem(family: int, table: str = "nat", variant: str = "") -> str:
+    """Return why a family's program cannot read a table: it is not installed, or what it says; else nothing.
 
     Args:
         family: 4 or 6.
         table: "nat" or "filter".
         variant: "nft" or "legacy": the programs for that kernel interface; empty: the machine's choice.
+
+    Raises:
+        OSError: it cannot be started.
     """
     try:
         programs.run(_name(family, variant), ("--wait", "-t", table, "-S", "OUTPUT"))
-    except (ProgramFailed, FileNotFoundError):
-        return False
-    return True
+    except (ProgramFailed, FileNotFoundError) as error:
+        return " ".join(str(error.strerror).split())
+    return ""
+
+
+def available(family: int, table: str = "nat", variant: str = "") -> bool:
+    """Tell whether a family's programs are installed and a table can be read; the arguments are `problem`'s.
+
+    Raises:
+        OSError: they cannot be started.
+    """
+    return not problem(family, table, variant)
 
 
 def restore(family: int, table: str, lines: Sequence[str], variant: str = "") -> None:

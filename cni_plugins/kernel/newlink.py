@@ -128,12 +128,20 @@ def has_kind(nl: Netlink, kind: str) -> bool:
     Args:
         nl: any namespace; nothing happens there.
         kind: the driver's name.
+
+    Raises:
+        OSError: the kernel did not come to look: EPERM, ENOMEM, ….
     """
     body = header() + attr(IFLA_ADDRESS, b"\1") + nested(IFLA_LINKINFO, attr_str(IFLA_INFO_KIND, kind))
     try:
         nl.request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, body)
     except OSError as error:
-        return error.errno != errno.EOPNOTSUPP
+        if error.errno == errno.EINVAL:  # what the driver says of the address
+            return True
+        if error.errno == errno.EOPNOTSUPP:
+            return False
+        error.add_note(f"cannot tell whether the kernel has {kind} links")
+        raise
     return True
 
 

@@ -13,6 +13,7 @@ from cni_plugins.kernel.netlink import (
     NLM_F_CREATE,
     NLM_F_ECHO,
     NLM_F_EXCL,
+    NLM_F_REPLACE,
     attr,
     attr_str,
     attr_u32,
@@ -261,12 +262,22 @@ def has_tbf(nl: Netlink, index: int) -> bool:
 
     Args:
         nl: any namespace.
-        index: any link there; nothing happens to it.
+        index: any link there; nothing happens to it, whatever its root qdisc is.
+
+    Raises:
+        OSError: the kernel did not come to look: EPERM, ENOBUFS, ….
     """
+    body = _TCMSG.pack(0, index, 0, ROOT, 0) + attr_str(_TCA_KIND, "tbf")
     try:
-        _add_qdisc(nl, index, (_ROOT_HANDLE, ROOT), "tbf", b"")
+        # All three: with EXCL alone, a link that has a root qdisc is all that the kernel would speak of.
+        nl.request(RTM_NEWQDISC, NLM_F_CREATE | NLM_F_REPLACE | NLM_F_EXCL, body)
     except OSError as error:
-        return error.errno != errno.ENOENT
+        if error.errno == errno.EINVAL:  # what the qdisc says of its parameters
+            return True
+        if error.errno == errno.ENOENT:
+            return False
+        error.add_note("cannot tell whether the kernel has token bucket filters")
+        raise
     return True
 
 

@@ -33,13 +33,12 @@ from cni_plugins.spec.plugin import Plugin
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cni_plugins.attach import ready
-    from cni_plugins.kernel import firewalld, iptables, nftprobe
+    from cni_plugins.kernel import firewalld, nftprobe
     from cni_plugins.spec.request import Request
     from cni_plugins.spec.result import Result
 else:
     ready = Lazy("cni_plugins.attach.ready")
     firewalld = Lazy("cni_plugins.kernel.firewalld")
-    iptables = Lazy("cni_plugins.kernel.iptables")
     nftprobe = Lazy("cni_plugins.kernel.nftprobe")
 
 _BRIDGE_FILTERS = {4: "net/bridge/bridge-nf-call-iptables", 6: "net/bridge/bridge-nf-call-ip6tables"}
@@ -107,9 +106,10 @@ def status(request: Request) -> None:
         if nftprobe.iptables_lets_nothing_pass():
             raise NotAvailableError(firewall.DROPPED, "leave `backend` out, or let the chain FORWARD accept")
         skel.warn(f"firewall: {firewall.DROPPED}")
-    by_iptables = backend == IPTABLES or (backend == FIREWALLD and wanted.policy != OPEN)
-    if by_iptables and not iptables.available(4, "filter"):
-        raise NotAvailableError("iptables cannot be used on this host", "install it")
+    if backend == IPTABLES:
+        ready.by_iptables("backend", "filter", "choose another backend")
+    elif backend == FIREWALLD and wanted.policy != OPEN:
+        ready.by_iptables("ingressPolicy", "filter", "choose another policy")
     for version in _families(request) if wanted.policy == ISOLATED else ():
         if not _is_on(_BRIDGE_FILTERS[version]):
             raise NotAvailableError(

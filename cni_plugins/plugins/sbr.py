@@ -7,6 +7,8 @@ With `table` there are the rules only. DEL removes the rules; the routes go with
 
 from __future__ import annotations
 
+import errno
+
 from cni_plugins.address import Prefix, format_address, parse_address
 from cni_plugins.attach.undo import Teardown, Undo
 from cni_plugins.kernel import addr, link, route, rule
@@ -123,14 +125,16 @@ def check(request: Request) -> None:
 
 def status(_request: Request) -> None:
     """The kernel must have routing rules."""
-    try:
-        with Netlink() as host:
+    with Netlink() as host:
+        try:
             rule.rules(host)
-    except OSError as error:
-        raise NotAvailableError(
-            f"the kernel has no routing rules: {error.strerror}",
-            "take a kernel with CONFIG_IP_MULTIPLE_TABLES, or the plugin out of the list",
-        ) from None
+        except OSError as error:
+            if error.errno != errno.EOPNOTSUPP:
+                raise
+            raise NotAvailableError(
+                f"the kernel has no routing rules: {error.strerror}",
+                "take a kernel with CONFIG_IP_MULTIPLE_TABLES, or the plugin out of the list",
+            ) from None
 
 
 def gc(_request: Request) -> None:

@@ -7,6 +7,8 @@ that CHECK does not look at it.
 
 from __future__ import annotations
 
+import errno
+
 from cni_plugins.attach import configure, ipam, owner, sublink
 from cni_plugins.attach.undo import Undo
 from cni_plugins.kernel import link, linkset, tuntap
@@ -31,6 +33,11 @@ else:
     programs = Lazy("cni_plugins.kernel.programs")
     selinux = Lazy("cni_plugins.kernel.selinux")
     sublink_state = Lazy("cni_plugins.attach.sublink_state")
+
+_ADVICE = {
+    **dict.fromkeys((errno.ENOENT, errno.ENODEV, errno.ENXIO), "modprobe tun"),
+    **dict.fromkeys((errno.EPERM, errno.EACCES), "let the plugins run as root, where devices may be opened"),
+}
 
 
 def add(request: Request) -> Result:
@@ -87,7 +94,11 @@ def status(request: Request) -> None:
     try:
         tuntap.probe()
     except OSError as error:
-        raise NotAvailableError(f"cannot open {tuntap.DEVICE}: {error.strerror}", "modprobe tun") from None
+        if error.errno not in _ADVICE:
+            raise
+        raise NotAvailableError(
+            f"cannot open {tuntap.DEVICE}: {error.strerror}", _ADVICE[error.errno]
+        ) from None
     if request.conf.selinux_context and selinux.enabled() and not programs.installed("ip"):
         raise NotAvailableError("ip, which makes a tap in an SELinux context, is missing", "install iproute2")
     ipam.forward(request)

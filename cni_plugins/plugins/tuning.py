@@ -104,12 +104,13 @@ def status(request: Request) -> None:
     if _properties(request):
         ready.folder(request.conf.data_dir, "the properties that interfaces had before")
         ready.notes(_NOTES)
+    advice = "sysctls cannot be checked before it is right"
     try:
         sysctls.check(_allowed() or [])
-    except (ValueError, OSError) as error:
-        raise NotAvailableError(
-            f"{_ALLOWLIST}: {error}", "sysctls cannot be checked before it is right"
-        ) from None
+    except ValueError as error:
+        raise NotAvailableError(f"{_ALLOWLIST}: {error}", advice) from None
+    except OSError as error:
+        raise NotAvailableError(f"cannot read {_ALLOWLIST}: {error.strerror}", advice) from None
 
 
 def gc(request: Request) -> None:
