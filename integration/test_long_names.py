@@ -81,6 +81,33 @@ def test_add_check_delete_and_gc(node: Node, network: str) -> None:
     assert set(node.links()) == {"lo", "br0"}
 
 
+def test_gc_of_iptables_goes_by_chains(node: Node, capfd: pytest.CaptureFixture[str]) -> None:
+    """The comments of the rules, by which it knows the network, end before the id does."""
+    for netns in NETNS.values():
+        node.netns(netns)
+    keys: dict[str, Any] = {"ipMasq": True, "ipMasqBackend": "iptables", "backend": "iptables"}
+    lists = {each: [(plugin, {**conf, **keys}) for plugin, conf in chain("n", each)[:2]] for each in NETNS}
+    for container, plugins in lists.items():
+        result = None
+        for plugin, conf in plugins:
+            given = conf if result is None else {**conf, "prevResult": result}
+            result = node.add(plugin, given, container=container, netns=NETNS[container])
+    node.run(["rm", "-r", "/run/cni/portmap", "/run/cni/masquerade"])  # as if the reference had made them
+    valid = [{"containerID": SECOND, "ifname": "eth0"}]
+    for again in range(2):
+        capfd.readouterr()
+        for plugin, conf in lists[FIRST]:
+            assert node.cni("GC", plugin, {**conf, "cni.dev/valid-attachments": valid}) == (0, None)
+        said = capfd.readouterr().err
+        assert ("host ports of container ccc" in said) is not bool(again)
+        listed = node.run(["iptables", "-t", "nat", "-S"]).stdout.decode().splitlines()
+        own = [line for line in listed if line.startswith("-N CNI-") and "-HOSTPORT-" not in line]
+        assert sorted(line.startswith("-N CNI-DN-") for line in own) == [False, True]
+    assert result is not None
+    for plugin, conf in lists[SECOND]:
+        assert check(node, plugin, conf, result, container=SECOND, netns=NETNS[SECOND]) == ""
+
+
 def test_a_chain_that_cannot_have_the_name(node: Node) -> None:
     """The chain's name, with the id, is the reference's."""
     node.netns("c1")
@@ -88,6 +115,9 @@ def test_a_chain_that_cannot_have_the_name(node: Node) -> None:
     refused = refusal(node, "ADD", "bridge", conf, container=FIRST, netns="c1")
     assert (refused["code"], "too long" in refused["msg"]) == (4, True)
     assert leftovers(node, "c1") == []
+    unchecked = node.add("bridge", bridge(), container=FIRST, netns="c1")
+    found = check(node, "bridge", conf, unchecked, container=FIRST, netns="c1")
+    assert "its rule in PREROUTING is missing" in found
     node.delete("bridge", conf, container=FIRST, netns="c1")
     # The longest that there are, whose comments are cut to the same.
     common = "c" * (255 - len("cni-br-iface-1-eth0-mac"))

@@ -30,13 +30,13 @@ def test_a_kill_leaves_nothing(suite_bin: str, network: Network, keeper: bool) -
 ONCE = {
     "flannel": [
         # Rules without a note, and a DEL that is told of no mappings.
-        ("portmap", r'link(at)?\(.*"/run/cni/portmap/|rename\(.*"/run/cni/portmap/', "bare DEL"),
+        ("portmap", r"write\(\d+</run/cni/portmap/", "bare DEL"),
         # The draft of a file, named after the process that wrote it.
         ("flannel", r'(linkat|rename)\(.*"/var/lib/cni/flannel/', "DEL"),
     ],
     "bandwidth": [
         # Chains that do not name their network, without a note, and GC.
-        ("bridge", r'(link|linkat|rename)\(.*"/run/cni/spoofcheck/', "GC"),
+        ("bridge", r"write\(\d+</run/cni/spoofcheck/", "GC"),
         # The file of an interface's properties, whose note came after it.
         ("tuning", r'(link|linkat|rename)\(.*"/run/cni/tuning', "GC"),
         # An ifb that has no alias yet.

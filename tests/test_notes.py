@@ -24,7 +24,7 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_whether_there_is_one(tmp_path: Path) -> None:
     assert not notes.exists("masquerade", ATTACHMENT)
-    notes.begin("masquerade", ATTACHMENT)
+    notes.begin("masquerade", ATTACHMENT).close()
     assert notes.exists("masquerade", ATTACHMENT)
     assert not notes.exists("masquerade", ("net", "c" * 250, "eth0"))
     (tmp_path / "file").touch()

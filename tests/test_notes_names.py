@@ -53,7 +53,7 @@ def test_a_longer_one(folder: Path, attachment: tuple[str, str, str]) -> None:
         assert notes.exists(KIND, attachment)
         assert notes.path(KIND, attachment) == str(folder / hashed(attachment))
     assert notes.handles(KIND, attachment) == [1]
-    notes.begin(KIND, attachment)
+    notes.begin(KIND, attachment).close()
     assert notes.read(KIND, attachment) == ["1"]
     assert notes.attachments(KIND) == [attachment]
     for _again in range(2):
@@ -65,7 +65,7 @@ def test_a_longer_one(folder: Path, attachment: tuple[str, str, str]) -> None:
 
 def test_several(folder: Path) -> None:
     for attachment in (SHORT, LONG, OTHER):
-        notes.begin(KIND, attachment)
+        notes.begin(KIND, attachment).close()
         assert notes.read(KIND, attachment) == []
         assert notes.handles(KIND, attachment) is None
     with notes.lock(KIND):
@@ -88,7 +88,7 @@ def test_claims(folder: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"\n", b"net:c1:eth0\n", b"\xff\xfe\n", ":".join(OTHER).encode()])
 def test_one_that_does_not_say_whose_it_is(folder: Path, content: bytes) -> None:
-    notes.begin(KIND, LONG)
+    notes.begin(KIND, LONG).close()
     (folder / hashed(LONG)).write_bytes(content)
     assert notes.attachments(KIND) == []
     assert notes.read(KIND, LONG) == []
@@ -98,7 +98,7 @@ def test_one_that_does_not_say_whose_it_is(folder: Path, content: bytes) -> None
 
 def test_one_that_leads_elsewhere_or_cannot_be_read(folder: Path) -> None:
     climbing = ("net", "../" * 90 + "c1", "eth0")
-    notes.begin(KIND, SHORT)
+    notes.begin(KIND, SHORT).close()
     (folder / hashed(climbing)).write_text(":".join(climbing) + "\n")
     (folder / hashed(LONG)).mkdir()
     assert notes.attachments(KIND) == [SHORT]

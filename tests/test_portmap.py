@@ -243,4 +243,4 @@ def test_iptables_removal() -> None:
         f":{CHAIN} - [0:0]",
         f"-X {CHAIN}",
     ]
-    assert portmap_iptables.containers("net", entries) == {"c1", "c2"}
+    assert portmap_iptables.container_chains("net", entries) == {CHAIN: "c1", "CNI-DN-other": "c2"}

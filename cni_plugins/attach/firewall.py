@@ -147,18 +147,25 @@ def remove(attachment: Attachment, note: Note) -> None:
     # What rules of iptables and firewalld are for, they do not say: another's addresses stay.
     own = [host for host in note.addresses if notes.claimed(KIND, host.address) in (None, attachment)]
     teardown = Teardown()
-    if _nftables_may_hold():
-        teardown.step(firewall_nftables.remove, attachment, note.addresses if note.backend else None)
+    teardown.step(_remove_elements, attachment, note)
     for family, members in _by_family(own):
-        if _iptables_may_hold(family):
-            once = note.backend == IPTABLES
-            teardown.step(firewall_iptables.remove, family, members, once=once)
+        teardown.step(_remove_rules, family, members, once=note.backend == IPTABLES)
     if own and note.backend in ("", FIREWALLD):
         teardown.step(firewall_firewalld.remove, note.zone, own)
     teardown.finish()
     for host in own:
         notes.release(KIND, host.address, attachment)
     notes.remove(KIND, attachment)
+
+
+def _remove_elements(attachment: Attachment, note: Note) -> None:
+    if _nftables_may_hold():
+        firewall_nftables.remove(attachment, note.addresses if note.backend else None)
+
+
+def _remove_rules(family: int, addresses: Sequence[Prefix], *, once: bool) -> None:
+    if _iptables_may_hold(family):
+        firewall_iptables.remove(family, addresses, once=once)
 
 
 def collect(network: str, valid: set[tuple[str, str]]) -> None:
@@ -168,7 +175,7 @@ def collect(network: str, valid: set[tuple[str, str]]) -> None:
         CNIError: steps that failed.
     """
     teardown = Teardown()
-    notes.sweep(KIND)
+    teardown.step(notes.sweep, KIND)
     for attachment in notes.attachments(KIND):
         if attachment[0] == network and attachment[1:] not in valid:
             teardown.step(_collect, attachment)

@@ -11,8 +11,8 @@ from cni_plugins.rules.portmap_iptables import (
     base_chains,
     base_rules,
     container_chain,
+    container_chains,
     container_rules,
-    containers,
     mapping_rules,
     removal,
 )
@@ -108,9 +108,11 @@ def collect(network: str, spared: set[str], family: int) -> None:
     """
     with ProgramErrors(), iptables.lock():
         entries = iptables.rules(family, TABLE, DNAT_CHAIN)
-        gone = sorted(containers(network, entries) - spared)
-        lines = [line for each in gone for line in removal(container_chain(network, each), entries)]
+        kept = {container_chain(network, each) for each in spared}
+        found = container_chains(network, entries)
+        gone = sorted(found.keys() - kept)
+        lines = [line for chain in gone for line in removal(chain, entries)]
         if lines:
             iptables.restore(family, TABLE, lines)
-        for each in gone:
-            skel.removed(network, f"iptables rules of host ports of container {each}")
+        for chain in gone:
+            skel.removed(network, f"iptables rules of host ports of container {found[chain]}")

@@ -60,32 +60,31 @@ def add(request: Request, addresses: Sequence[Prefix], backend: str | None) -> N
         OSError: the kernel refused the rules.
     """
     attachment = _attachment(request)
+    # The note comes first: a DEL that is told of no masquerade goes by it.
     if _is_iptables(backend):
-        # First: a DEL that is told of no masquerade goes by the note.
         notes.write(_KIND, attachment, [IPTABLES])
         masquerade_iptables.add(request.network, request.container_id, addresses)
         return
-    older = notes.handles(_KIND, attachment)
-    with Nft() as tables:
+    with notes.begin(_KIND, attachment) as note, Nft() as tables:
+        older = notes.handles_in(note.older)
         handles = tables.change(lambda: _addition(tables, attachment, addresses, older))
-    notes.write(_KIND, attachment, [str(handle) for handle in handles])
+        note.fill([str(handle) for handle in handles])
 
 
 def remove(request: Request) -> None:
     """Remove the attachment's rules, of both backends; nothing there is no error.
 
     Raises:
-        ProgramError: iptables failed.
+        CNIError: steps that failed; all were gone through, and the note stays.
         OSError: the kernel refused.
     """
     attachment = _attachment(request)
     handles = notes.handles(_KIND, attachment)
+    teardown = Teardown()
     with Nft() as tables:
-        tables.change(lambda: _deletion(_present(tables, attachment, handles)))
-        found = _iptables_families(tables, attachment)
-    # What has a note of rules was made here, with nftables, and is gone now; all else may be iptables' too.
-    if found or handles is None:
-        masquerade_iptables.remove(request.network, request.container_id, found)
+        teardown.step(tables.change, lambda: _deletion(_present(tables, attachment, handles)))
+        teardown.step(_remove_chains, tables, attachment, noted=handles is not None)
+    teardown.finish()
     notes.remove(_KIND, attachment)
 
 
@@ -168,8 +167,7 @@ def _collect_rules(tables: Nft, network: str, valid: set[tuple[str, str]]) -> No
 
 
 def _collect_chains(tables: Nft, network: str, valid: set[tuple[str, str]]) -> None:
-    families = masquerade_iptables.network_traces(tables, network)
-    masquerade_iptables.gc(network, {container_id for container_id, _ifname in valid}, families)
+    masquerade_iptables.gc(tables, network, {container_id for container_id, _ifname in valid})
 
 
 def _is_iptables(backend: str | None) -> bool:
@@ -178,6 +176,13 @@ def _is_iptables(backend: str | None) -> bool:
             f"unrecognized ipMasqBackend {backend!r}", f"known are {NFTABLES} and {IPTABLES}"
         )
     return backend == IPTABLES
+
+
+def _remove_chains(tables: Nft, attachment: Attachment, *, noted: bool) -> None:
+    found = _iptables_families(tables, attachment)
+    # What has a note of rules was made here, with nftables, and is gone now; all else may be iptables' too.
+    if found or not noted:
+        masquerade_iptables.remove(attachment[0], attachment[1], found)
 
 
 def _iptables_families(tables: Nft, attachment: Attachment) -> list[int]:

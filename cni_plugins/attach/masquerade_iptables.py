@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cni_plugins.attach.programs import ProgramErrors
+from cni_plugins.attach.undo import Teardown
 from cni_plugins.kernel import iptables
 from cni_plugins.kernel.programs import ProgramFailed
 from cni_plugins.rules.masquerade import (
@@ -47,20 +48,6 @@ def add(network: str, container_id: str, addresses: Sequence[Prefix]) -> None:
                     iptables.restore(family, IPTABLES_TABLE, [*lines, *iptables_addition(missing)])
 
 
-def network_traces(tables: Nft, network: str) -> list[int]:
-    """Return the families in which iptables may have rules of a network, without running a program."""
-    marker = f'name: "{network}" id: "'
-    return [
-        family
-        for family, table in IPTABLES_TABLES.items()
-        if iptables.legacy_in_use(family, IPTABLES_TABLE)
-        or any(
-            marker in rule.comment or marker.encode() in rule.expressions
-            for rule in tables.rules(table, IPTABLES_ENTRANCE)
-        )
-    ]
-
-
 def remove(network: str, container_id: str, found: Container[int]) -> None:
     """Remove a container's chain and what enters it, for all its interfaces on the network.
 
@@ -71,37 +58,62 @@ def remove(network: str, container_id: str, found: Container[int]) -> None:
             is not known before iptables was asked, which is done where it is in use.
 
     Raises:
-        ProgramError: iptables failed.
+        CNIError: iptables failed for a family; the other was tried.
     """
     chain = iptables_chain(network, container_id)
+    teardown = Teardown()
     for family in IPTABLES_TABLES:
-        if family in found or iptables.legacy_in_use(family, IPTABLES_TABLE):
-            with ProgramErrors(), iptables.lock():
-                entries = iptables.rules(family, IPTABLES_TABLE, IPTABLES_ENTRANCE)
-                iptables.restore(family, IPTABLES_TABLE, iptables_removal(chain, entries))
+        teardown.step(_remove, family, chain, known=family in found)
+    teardown.finish()
 
 
-def gc(network: str, spared: Iterable[str], families: Iterable[int]) -> None:
+def _remove(family: int, chain: str, *, known: bool) -> None:
+    if known or iptables.legacy_in_use(family, IPTABLES_TABLE):
+        with ProgramErrors(), iptables.lock():
+            entries = iptables.rules(family, IPTABLES_TABLE, IPTABLES_ENTRANCE)
+            iptables.restore(family, IPTABLES_TABLE, iptables_removal(chain, entries))
+
+
+def gc(tables: Nft, network: str, spared: Iterable[str]) -> None:
     """Remove the chains of a network's containers and what enters them, except some.
 
     Args:
+        tables: tells without a program whether iptables, on nf_tables, has any.
         network: the network.
         spared: ids of containers that stay.
-        families: 4, 6, as `network_traces` found them.
 
     Raises:
-        ProgramError: iptables failed.
+        CNIError: iptables failed for a family; the other was tried.
     """
     kept = {iptables_chain(network, container_id) for container_id in spared}
-    for family in families:
-        with ProgramErrors(), iptables.lock():
-            entries = iptables.rules(family, IPTABLES_TABLE, IPTABLES_ENTRANCE)
-            gone = sorted(iptables_chains(network, entries) - kept)
-            lines = [line for chain in gone for line in iptables_removal(chain, entries)]
-            if lines:
-                iptables.restore(family, IPTABLES_TABLE, lines)
-            for chain in gone:
-                skel.removed(network, f"the iptables chain {chain}, which masquerades")
+    teardown = Teardown()
+    for family in IPTABLES_TABLES:
+        teardown.step(_collect, tables, family, network, kept)
+    teardown.finish()
+
+
+def _collect(tables: Nft, family: int, network: str, kept: set[str]) -> None:
+    if not _may_hold(tables, family, network):
+        return
+    with ProgramErrors(), iptables.lock():
+        entries = iptables.rules(family, IPTABLES_TABLE, IPTABLES_ENTRANCE)
+        gone = sorted(iptables_chains(network, entries) - kept)
+        lines = [line for chain in gone for line in iptables_removal(chain, entries)]
+        if lines:
+            iptables.restore(family, IPTABLES_TABLE, lines)
+        for chain in gone:
+            skel.removed(network, f"the iptables chain {chain}, which masquerades")
+
+
+def _may_hold(tables: Nft, family: int, network: str) -> bool:
+    """Tell whether iptables may have rules of a network, without running a program."""
+    if iptables.legacy_in_use(family, IPTABLES_TABLE):
+        return True
+    marker = f'name: "{network}" id: "'
+    return any(
+        marker in rule.comment or marker.encode() in rule.expressions
+        for rule in tables.rules(IPTABLES_TABLES[family], IPTABLES_ENTRANCE)
+    )
 
 
 def check(network: str, container_id: str, addresses: Sequence[Prefix]) -> None:

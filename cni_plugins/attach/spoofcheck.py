@@ -47,10 +47,10 @@ def add(request: Request, port: str, mac: str) -> None:
         raise name_too_long(request.container_id, "the chain of macspoofchk")
     address = parse_mac(mac)
     # GC goes by the notes: the chains do not name their network.
-    notes.begin(_KIND, attachment)
-    with Nft() as tables:
-        handles = tables.change(lambda: _addition(tables, attachment, port, address))
-    notes.write(_KIND, attachment, [str(handle) for handle in handles[-1:]])
+    with notes.begin(_KIND, attachment) as note, Nft() as tables:
+        older = notes.handles_in(note.older)
+        handles = tables.change(lambda: _addition(tables, attachment, port, address, older))
+        note.fill([str(handle) for handle in handles[-1:]])
 
 
 def remove(request: Request) -> None:
@@ -74,10 +74,13 @@ def check(request: Request, port: str, mac: str) -> None:
     attachment = request.network, request.container_id, request.ifname
     address = parse_mac(mac)
     checks = mac_chain(*attachment[1:])
-    with Nft() as tables:
-        entrances = _entrances(tables, attachment)
-        jumps = tables.rules(TABLE, chain(*attachment[1:]))
-        rules = tables.rules(TABLE, checks)
+    entrances: list[FoundRule] = []
+    jumps, rules = entrances, entrances
+    if _can_exist(attachment):
+        with Nft() as tables:
+            entrances = _entrances(tables, attachment)
+            jumps = tables.rules(TABLE, chain(*attachment[1:]))
+            rules = tables.rules(TABLE, checks)
     if not any(interface(port) in compared(rule.expressions) for rule in entrances) or not jumps:
         raise CheckFailedError(f"frames from {port} are not checked: its rule in {ENTRANCE.name} is missing")
     if len(rules) != 2 or compared(rules[0].expressions) != [address]:  # one passes, one drops
@@ -120,14 +123,14 @@ def _remove(attachment: Attachment) -> None:
     notes.remove(_KIND, attachment)
 
 
-def _addition(tables: Nft, attachment: Attachment, port: str, mac: bytes) -> Batch:
+def _addition(tables: Nft, attachment: Attachment, port: str, mac: bytes, older: list[int] | None) -> Batch:
     batch = Batch()
     batch.add_table(TABLE)
     batch.add_chain(TABLE, ENTRANCE)
     for name in (chain(*attachment[1:]), mac_chain(*attachment[1:])):
         batch.add_chain(TABLE, Chain(name))
         batch.flush_chain(TABLE, name)
-    for each in _noted(tables, attachment) or []:
+    for each in _noted(tables, attachment, older) or []:
         batch.delete_rule(TABLE, ENTRANCE.name, each.handle)
     for rule in own_rules(*attachment[1:], mac):
         batch.add_rule(TABLE, rule)
@@ -147,7 +150,7 @@ def _removal(tables: Nft, attachment: Attachment) -> Batch:
 
 def _entrances(tables: Nft, attachment: Attachment) -> list[FoundRule]:
     """Return the rules that send frames to the attachment's chain: the one noted, or those found."""
-    noted = _noted(tables, attachment)
+    noted = _noted(tables, attachment, notes.handles(_KIND, attachment))
     if noted is not None:
         return noted
     text = comment(*attachment[1:])[:MAX_COMMENT]
@@ -160,9 +163,8 @@ def _entrances(tables: Nft, attachment: Attachment) -> list[FoundRule]:
     ]
 
 
-def _noted(tables: Nft, attachment: Attachment) -> list[FoundRule] | None:
-    noted = notes.handles(_KIND, attachment)
-    if noted is None:
+def _noted(tables: Nft, attachment: Attachment, handles: list[int] | None) -> list[FoundRule] | None:
+    if handles is None:
         return None
     text = comment(*attachment[1:])[:MAX_COMMENT]
-    return tables.find(TABLE, ENTRANCE.name, noted, lambda found: found == text)
+    return tables.find(TABLE, ENTRANCE.name, handles, lambda found: found == text)

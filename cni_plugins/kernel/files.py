@@ -77,6 +77,19 @@ def write_atomic(path: str, data: bytes, mode: int = 0o600) -> None:
             made.replace(path)
 
 
+def create(path: str, mode: int = 0o600) -> int:
+    """Make an empty file, which has its name from the start; return a descriptor to write to.
+
+    Raises:
+        FileExistsError: something has the name.
+        OSError: it cannot be made.
+    """
+    try:
+        return posix.open(path, _CREATE | posix.O_EXCL | posix.O_WRONLY, mode)
+    except OSError as error:
+        raise _about(error, "make", path) from None
+
+
 def temporary_name(path: str) -> str:
     """Return the name under which what shall replace a file waits beside it."""
     folder, slash, name = path.rpartition("/")

@@ -14,12 +14,18 @@ from _sha512 import sha512  # type: ignore[import-not-found]
 
 from cni_plugins.kernel import files
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Self
+
 FOLDER = "/run/cni"
 MASQUERADE = "masquerade"
 SPOOFCHECK = "spoofcheck"
 """Kinds that a DEL looks for before it loads what made them."""
 _HANDLE_DIGITS = 19
 _NO_NOTE = (errno.ENOENT, errno.ENOTDIR)
+_AT_ONCE = 512
+"""Bytes of a file that one write(2) puts there or does not, whoever is killed: less than any page."""
 _HASHED = "#"
 """What a name begins with that is a hash; no network's does."""
 
@@ -42,13 +48,11 @@ def write(kind: str, attachment: tuple[str, str, str], lines: list[str]) -> None
     """
     files.refuse_link(f"{FOLDER}/{kind}")
     place = path(kind, attachment)
-    said = [":".join(attachment), *lines] if _name(attachment).startswith(_HASHED) else lines
-    data = "".join(f"{line}\n" for line in said).encode()
+    data = _text(attachment, lines)
     try:
         files.write_atomic(place, data)
     except FileNotFoundError:
-        files.make_directory(FOLDER)
-        files.make_directory(f"{FOLDER}/{kind}", 0o700)
+        _make_folder(kind)
         files.write_atomic(place, data)
 
 
@@ -65,16 +69,84 @@ def sweep(kind: str) -> None:
                 posix.unlink(f"{folder}/{name}")
 
 
-def begin(kind: str, attachment: tuple[str, str, str]) -> None:
-    """Leave an empty note, unless there is a note: for what can only be noted once it is made.
+class Begun:
+    """A note that was there before what it is about; a context manager that lets go of its file.
 
-    Whoever finds it empty searches.
+    Attributes:
+        older: the lines of the note that an earlier ADD left, which stands; None: there was none.
+    """
+
+    __slots__ = ("_attachment", "_fd", "_kind", "_written", "older")
+
+    def __init__(self, kind: str, attachment: tuple[str, str, str], lines: list[str]) -> None:
+        self._kind, self._attachment = kind, attachment
+        self._written = _text(attachment, lines)
+        self.older: list[str] | None = None
+        self._fd = -1
+        if _name(attachment).startswith(_HASHED) or len(self._written) > _AT_ONCE:
+            self.older = read(kind, attachment)
+            if self.older is None:
+                write(kind, attachment, lines)
+            return
+        try:
+            self._fd = _create(kind, path(kind, attachment))
+        except FileExistsError:
+            self.older = read(kind, attachment)
+            return
+        if self._written:
+            try:
+                posix.write(self._fd, self._written)
+            except OSError as error:
+                self.close()
+                remove(kind, attachment)
+                error.add_note(f"cannot write {path(kind, attachment)}")
+                raise
+
+    def fill(self, lines: list[str]) -> None:
+        """Note all that there is to note now.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        data = _text(self._attachment, lines)
+        if self._fd < 0 or len(data) > _AT_ONCE or not data.startswith(self._written):
+            write(self._kind, self._attachment, lines)
+            return
+        try:
+            posix.write(self._fd, data[len(self._written) :])
+        except OSError as error:
+            error.add_note(f"cannot write {path(self._kind, self._attachment)}")
+            raise
+        self._written = data
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._fd >= 0:
+            posix.close(self._fd)
+            self._fd = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def begin(kind: str, attachment: tuple[str, str, str], lines: list[str] | None = None) -> Begun:
+    """Leave a note, unless there is one: for what can only be noted once it is made.
+
+    Whoever finds it without what `fill` adds searches.
+
+    Args:
+        kind: what it is about.
+        attachment: whose.
+        lines: what is known already.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: it cannot be written, or the one that is there not be read.
     """
-    if read(kind, attachment) is None:
-        write(kind, attachment, [])
+    files.refuse_link(f"{FOLDER}/{kind}")
+    return Begun(kind, attachment, lines or [])
 
 
 def read(kind: str, attachment: tuple[str, str, str]) -> list[str] | None:
@@ -108,7 +180,11 @@ def handles(kind: str, attachment: tuple[str, str, str]) -> list[int] | None:
     Raises:
         OSError: it cannot be read.
     """
-    lines = read(kind, attachment)
+    return handles_in(read(kind, attachment))
+
+
+def handles_in(lines: list[str] | None) -> list[int] | None:
+    """Return the handles that a note's lines list; None when there are none, or it is damaged."""
     if not lines or not all(is_handle(line) for line in lines):
         return None
     return [int(line) for line in lines]
@@ -150,8 +226,7 @@ def lock(kind: str) -> files.Lock:
     try:
         return files.Lock(place, inherit=True)
     except FileNotFoundError:
-        files.make_directory(FOLDER)
-        files.make_directory(f"{FOLDER}/{kind}", 0o700)
+        _make_folder(kind)
         return files.Lock(place, inherit=True)
 
 
@@ -186,6 +261,25 @@ def release(kind: str, address: bytes, attachment: tuple[str, str, str]) -> None
     """
     if claimed(kind, address) == attachment:
         remove(f"{kind}-addresses", _claim(address))
+
+
+def _text(attachment: tuple[str, str, str], lines: list[str]) -> bytes:
+    said = [":".join(attachment), *lines] if _name(attachment).startswith(_HASHED) else lines
+    return "".join(f"{line}\n" for line in said).encode()
+
+
+def _make_folder(kind: str) -> None:
+    files.make_directory(FOLDER)
+    files.make_directory(f"{FOLDER}/{kind}", 0o700)
+
+
+def _create(kind: str, place: str) -> int:
+    """Make an empty file; return its descriptor. One that exists, whatever it is, is an error (EEXIST)."""
+    try:
+        return files.create(place)
+    except FileNotFoundError:
+        _make_folder(kind)
+        return files.create(place)
 
 
 def _claim(address: bytes) -> tuple[str, str, str]:

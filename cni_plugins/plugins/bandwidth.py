@@ -224,7 +224,7 @@ def _create_ifb(request: Request, host: Netlink, mtu: int, undo: Undo) -> Link:
     name = _ifb_name(request.network, request.container_id)
     attachment = _attachment(request)
     undo.forget(notes.remove, _KIND, attachment)
-    notes.begin(_KIND, attachment)
+    notes.begin(_KIND, attachment).close()
     try:
         with undo.made(link.delete, host, name):
             newlink.create(host, "ifb", name, mtu=mtu)

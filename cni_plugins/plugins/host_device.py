@@ -100,12 +100,8 @@ def status(request: Request) -> None:
 
 def gc(request: Request) -> None:
     """Bring home what fell back to the host when its container's namespace went."""
-    valid = request.valid_attachments()
     teardown = Teardown()
-    with notes.lock(_NOTES), Netlink() as host:
-        for attachment in notes.attachments(_NOTES):
-            if attachment[0] == request.network and attachment[1:] not in valid:
-                teardown.step(_restore, host, attachment)
+    teardown.step(_collect, request)
     teardown.step(ipam.forward, request)
     teardown.finish()
 
@@ -215,6 +211,16 @@ def _bring_home_alone(request: Request) -> None:
 
 def _bring_home(request: Request) -> None:
     homecoming.bring_home(request, _find_fallen)
+
+
+def _collect(request: Request) -> None:
+    valid = request.valid_attachments()
+    teardown = Teardown()
+    with notes.lock(_NOTES), Netlink() as host:
+        for attachment in notes.attachments(_NOTES):
+            if attachment[0] == request.network and attachment[1:] not in valid:
+                teardown.step(_restore, host, attachment)
+    teardown.finish()
 
 
 def _restore(host: Netlink, attachment: tuple[str, str, str]) -> None:

@@ -64,19 +64,18 @@ def add(request: Request) -> Result:
         return request.prev_result
     addresses = container_addresses(request.prev_result, request.ifname)
     attachment = _attachment(request)
-    older = Note.parse(notes.read(_KIND, attachment))
-    if older is not None:  # an ADD repeated without a DEL
-        _remove(attachment, older)
-    with Undo() as undo:
-        note = Note("")
-        note.addresses = {version: prefix.address for version, prefix in addresses.items()}
-        note.udp = udp_targets(wanted)
+    note = Note("")
+    note.addresses = {version: prefix.address for version, prefix in addresses.items()}
+    note.udp = udp_targets(wanted)
+    # A DEL that is told of no mappings looks for rules only where there is a note.
+    with notes.begin(_KIND, attachment, note.lines()) as begun, Undo() as undo:
+        if begun.older is not None:  # an ADD repeated without a DEL
+            _remove(attachment, Note.parse(begun.older))
+            notes.write(_KIND, attachment, note.lines())
         undo.forget(notes.remove, _KIND, attachment)
-        # A DEL that is told of no mappings looks for rules only where there is a note.
-        notes.write(_KIND, attachment, note.lines())
         undo.push(_remove, attachment, note)
         _forward(request, note, chosen, wanted, addresses)
-        notes.write(_KIND, attachment, note.lines())
+        begun.fill(note.lines())
         if request.conf.snat and 4 in addresses:
             _let_localhost_out(addresses[4].address)
     _forget_flows(note.udp, note.addresses, everywhere=True)
@@ -153,11 +152,12 @@ def status(request: Request) -> None:
     chosen = backend(request.conf)
     if chosen != IPTABLES and nftprobe.usable():
         return
-    if chosen != NFTABLES and iptables.available(4):
+    problem = "" if chosen == NFTABLES else iptables.problem(4)
+    if chosen != NFTABLES and not problem:
         return
-    needed = chosen or "neither nftables nor iptables"
+    said = f"{chosen} cannot be used on this host" if chosen else "neither nftables nor iptables can be used"
     raise NotAvailableError(
-        f"{needed} cannot be used on this host" if chosen else f"{needed} can be used on this host",
+        f"{said}: {problem}" if problem else said,
         "load the kernel's nf_tables and nft_chain_nat, or install iptables",
     )
 
@@ -171,8 +171,7 @@ def gc(request: Request) -> None:
             teardown.step(_collect, attachment)
     spared = {container_id for container_id, _ifname in valid}
     for version in _FAMILIES:
-        if _iptables_may_hold(version, portmap_iptables.DNAT_CHAIN):
-            teardown.step(hostports_iptables.collect, request.network, spared, version)
+        teardown.step(_collect_chains, request.network, spared, version)
     teardown.finish()
 
 
@@ -190,19 +189,36 @@ def _attachment(request: Request) -> Attachment:
 
 
 def _remove(attachment: Attachment, note: Note | None) -> None:
-    """Remove an attachment's rules: what the note says, or without one whatever either backend has."""
-    network, container_id, _ifname = attachment
+    """Remove an attachment's rules: what the note says, or without one whatever either backend has.
+
+    Raises:
+        CNIError: steps that failed; all were gone through.
+    """
     if note is not None and not note.backend:
         note = None
-    if note.backend == NFTABLES if note else nftprobe.usable():
-        noted = note.rules if note else None
-        hostports_nftables.remove(container_id, noted, lambda: _rules_of_others(attachment))
-    if note is not None and note.backend != IPTABLES:
-        return
-    chain = portmap_iptables.container_chain(network, container_id)
-    for version in _FAMILIES:
-        if _iptables_may_hold(version, chain):
-            hostports_iptables.remove((network, container_id), version)
+    teardown = Teardown()
+    if note is None or note.backend == NFTABLES:
+        teardown.step(_remove_rules, attachment, note)
+    if note is None or note.backend == IPTABLES:
+        for version in _FAMILIES:
+            teardown.step(_remove_chain, attachment[:2], version)
+    teardown.finish()
+
+
+def _remove_rules(attachment: Attachment, note: Note | None) -> None:
+    if note is not None or nftprobe.usable():
+        noted = note.rules if note is not None else None
+        hostports_nftables.remove(attachment[1], noted, lambda: _rules_of_others(attachment))
+
+
+def _remove_chain(container: tuple[str, str], version: int) -> None:
+    if _iptables_may_hold(version, portmap_iptables.container_chain(*container)):
+        hostports_iptables.remove(container, version)
+
+
+def _collect_chains(network: str, spared: set[str], version: int) -> None:
+    if _iptables_may_hold(version, portmap_iptables.DNAT_CHAIN):
+        hostports_iptables.collect(network, spared, version)
 
 
 def _rules_of_others(attachment: Attachment) -> list[tuple[int, str, int]]:

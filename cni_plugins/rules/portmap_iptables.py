@@ -29,12 +29,13 @@ _DEFAULT_MARK_BIT = 13
 _PORTS_A_RULE = 15  # the limit of the multiport match
 _COMMENT_BYTES = 255
 _CHAIN_LENGTH = 28
+_CHAIN_PREFIX = "CNI-DN-"
 
 
 def container_chain(network: str, container_id: str) -> str:
     """Return the name of a container's own chain."""
     digest = sha512((network + container_id).encode()).hexdigest()
-    return f"CNI-DN-{digest}"[:_CHAIN_LENGTH]
+    return f"{_CHAIN_PREFIX}{digest}"[:_CHAIN_LENGTH]
 
 
 def base_chains(conf: PortmapConf) -> list[str]:
@@ -153,18 +154,19 @@ def removal(chain: str, entries: list[str]) -> list[str]:
     return [f"-D {line.removeprefix('-A ')}" for line in leading] + [f":{chain} - [0:0]", f"-X {chain}"]
 
 
-def containers(network: str, entries: list[str]) -> set[str]:
-    """Return the ids of a network's containers that rules of DNAT_CHAIN name in their comments.
+def container_chains(network: str, entries: list[str]) -> dict[str, str]:
+    """Return the chains of a network's containers, each with the container's id as far as a comment has it.
 
     Args:
         network: the network.
         entries: the rules of DNAT_CHAIN, as `iptables -S` prints them.
     """
-    found = set()
+    found = {}
     for line in entries:
         _before, named, after = line.partition(f'dnat name: \\"{network}\\" id: \\"')
-        if named:
-            found.add(after.partition('\\"')[0])
+        _rest, jump, chain = line.rpartition(" -j ")
+        if named and jump and chain.startswith(_CHAIN_PREFIX):
+            found[chain] = after.partition('"')[0].removesuffix("\\")
     return found
 
 

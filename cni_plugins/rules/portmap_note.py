@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from cni_plugins.address import format_address, parse_address
+from cni_plugins.rules.portmap import IPTABLES, NFTABLES
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,12 +34,12 @@ class Note:
         self.rules: list[tuple[int, str, int]] = []
 
     def lines(self) -> list[str]:
-        """Return its text."""
+        """Return its text; last of all the backend, without which the rest says nothing of rules."""
         return [
-            *([f"backend {self.backend}"] if self.backend else []),
             *[f"address {format_address(address)}" for address in self.addresses.values()],
             *[f"udp {port} {format_address(host) if host else 'any'}" for port, host in self.udp],
             *[f"rule {version} {chain} {handle}" for version, chain, handle in self.rules],
+            *([f"backend {self.backend}"] if self.backend else []),
         ]
 
     @classmethod
@@ -56,6 +57,8 @@ class Note:
     def _take(self, key: str, words: list[str]) -> None:
         if key == "backend":
             self.backend = words[0]
+            if self.backend not in (NFTABLES, IPTABLES):
+                raise ValueError("no backend of ours")
         elif key == "address":
             address = parse_address(words[0])
             self.addresses[4 if len(address) == 4 else 6] = address
