@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cni_plugins.kernel.netlink import attr, attr_str, attribute_map, attributes, nested, text
+from cni_plugins.kernel.nlattr import attr, attr_str, attribute_map, attributes, nested, text
 from flanneld.genl import HEADER_SIZE, Family
 
 if TYPE_CHECKING:

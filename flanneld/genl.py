@@ -9,7 +9,8 @@ from __future__ import annotations
 from _struct import Struct
 from typing import TYPE_CHECKING, Self
 
-from cni_plugins.kernel.netlink import Netlink, attr_str, attribute_map, uint
+from cni_plugins.kernel.netlink import Netlink
+from cni_plugins.kernel.nlattr import attr_str, attribute_map, uint
 
 if TYPE_CHECKING:
     from cni_plugins.kernel.netlink import Reply

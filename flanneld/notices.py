@@ -8,7 +8,7 @@ import socket
 from _struct import Struct
 from typing import TYPE_CHECKING, Self
 
-from cni_plugins.kernel.netlink import attribute_map, text, uint, unpack
+from cni_plugins.kernel.nlattr import attribute_map, text, uint, unpack
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

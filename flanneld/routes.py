@@ -9,15 +9,8 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from typing import TYPE_CHECKING
 
 from cni_plugins.kernel.addr import received
-from cni_plugins.kernel.netlink import (
-    NLM_F_CREATE,
-    NLM_F_REPLACE,
-    attr,
-    attr_u32,
-    attribute_map,
-    uint,
-    unpack,
-)
+from cni_plugins.kernel.netlink import NLM_F_CREATE, NLM_F_REPLACE
+from cni_plugins.kernel.nlattr import attr, attr_u32, attribute_map, uint, unpack
 
 if TYPE_CHECKING:
     from cni_plugins.kernel.netlink import Netlink, Reply

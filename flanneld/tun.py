@@ -10,7 +10,7 @@ import os
 from _struct import Struct
 from typing import TYPE_CHECKING
 
-from cni_plugins.kernel.netlink import uint
+from cni_plugins.kernel.nlattr import uint
 
 if TYPE_CHECKING:
     from cni_plugins.kernel.link import Link

@@ -11,7 +11,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address
 from socket import AF_INET, AF_INET6
 from typing import TYPE_CHECKING
 
-from cni_plugins.kernel.netlink import (
+from cni_plugins.kernel.nlattr import (
     attr,
     attr_str,
     attr_u8,

@@ -12,8 +12,9 @@ import struct
 import sys
 from typing import TYPE_CHECKING
 
-from cni_plugins.kernel import link, netlink
-from cni_plugins.kernel.netlink import NETLINK_NETFILTER, NETLINK_ROUTE, Netlink
+from cni_plugins.kernel import link, nlattr
+from cni_plugins.kernel.netlink import Netlink
+from cni_plugins.kernel.nfnetlink import Netfilter
 from integration.node import Node
 from tests.hostile_replies import FILE, HEADER, INDEX, READERS, renumbered
 
@@ -25,8 +26,8 @@ _REDIRECT = """tc filter add dev eth0 parent ffff: protocol all prio 1
 _VLANS = ((6, 1), (8, 10), (16, 12))
 _VLAN_PORT = (
     link.header(INDEX, family=7)
-    + netlink.attr_str(link.IFLA_IFNAME, "eth0")
-    + netlink.nested(26, *(netlink.attr(2, struct.pack("=HH", flags, vlan)) for flags, vlan in _VLANS))
+    + nlattr.attr_str(link.IFLA_IFNAME, "eth0")
+    + nlattr.nested(26, *(nlattr.attr(2, struct.pack("=HH", flags, vlan)) for flags, vlan in _VLANS))
 )
 """What a bridge says of a port; not every kernel has VLAN filtering."""
 _NETFILTER = ("nft", "conntrack")
@@ -83,8 +84,7 @@ def prepare(node: Node) -> None:
 
 def record(name: str) -> list[list[bytes]]:
     """Let a reader read; return what it was told."""
-    family = NETLINK_NETFILTER if name.startswith(_NETFILTER) else NETLINK_ROUTE
-    with Netlink(family) as nl:
+    with Netfilter() if name.startswith(_NETFILTER) else Netlink() as nl:
         inner = nl._socket
         recording = Recording(inner)
         nl._socket = recording  # type: ignore[assignment]

@@ -8,7 +8,7 @@ import pytest
 
 from cni_plugins.address import parse_address
 from cni_plugins.kernel import conntrack
-from cni_plugins.kernel.netlink import NETLINK_NETFILTER, Netlink
+from cni_plugins.kernel.nfnetlink import Netfilter
 
 if TYPE_CHECKING:
     from integration.node import Node
@@ -56,7 +56,7 @@ def test_forget(
         [(port, parse_address(host) if host else None) for port, host in targets],
         parse_address(to) if to else None,
     )
-    with table.entered(), Netlink(NETLINK_NETFILTER) as netlink:
+    with table.entered(), Netfilter() as netlink:
         assert conntrack.forget(netlink, flows) == count
         assert conntrack.forget(netlink, flows) == 0
     left = table.run(["conntrack", "-L"]).stdout

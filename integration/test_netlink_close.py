@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cni_plugins.kernel import nftexpr
-from cni_plugins.kernel.netlink import NETLINK_NETFILTER
+from cni_plugins.kernel.nfnetlink import NETLINK_NETFILTER
 from cni_plugins.kernel.nft import Nft
 from cni_plugins.kernel.nftbatch import IPV4, Batch, Chain, Rule, Table
 

@@ -27,7 +27,7 @@ from cni_plugins.kernel import (
     tc,
     tunnel,
 )
-from cni_plugins.kernel.netlink import Netlink
+from cni_plugins.kernel.nfnetlink import Netfilter
 from cni_plugins.spec import skel
 from flanneld import notices, routes
 from tests.hostile_bytes import spoilt
@@ -35,6 +35,8 @@ from tests.hostile_bytes import spoilt
 if TYPE_CHECKING:
     import random
     from collections.abc import Callable
+
+    from cni_plugins.kernel.netlink import Netlink
 
 HEADER = struct.Struct("=IHHII")
 ATTRIBUTE = struct.Struct("=HH")
@@ -82,15 +84,16 @@ def renumbered(datagram: bytes, by: int) -> bytes:
     return bytes(made)
 
 
-def scripted(exchanges: list[Exchange]) -> Netlink:
+def scripted(exchanges: list[Exchange]) -> Netfilter:
     """Return a conversation in which the kernel's part is written down."""
-    made = Netlink.__new__(Netlink)
-    made._family, made._sequence, made._buffer = 0, 7, bytearray(1 << 17)
+    made = Netfilter.__new__(Netfilter)
+    made._sequence, made._buffer = 7, bytearray(1 << 17)
     made._socket = Script(exchanges)  # type: ignore[assignment]
     return made
 
 
 def _tables(nl: Netlink) -> nft.Nft:
+    assert isinstance(nl, Netfilter)
     made = nft.Nft.__new__(nft.Nft)
     made._netlink = nl
     return made

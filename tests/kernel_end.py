@@ -12,7 +12,7 @@ from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pyroute2.netlink.rtnl.ndmsg import ndmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
-from cni_plugins.kernel.netlink import Netlink
+from cni_plugins.kernel.nfnetlink import Netfilter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,8 +48,7 @@ class KernelEnd:
         for end in (ours, self._theirs):
             end.settimeout(10)
         self._ours = ours
-        self.netlink = Netlink.__new__(Netlink)
-        self.netlink._family = 0
+        self.netlink = Netfilter.__new__(Netfilter)  # what any netlink socket does, and more
         self.netlink._sequence = 41
         self.netlink._socket = ours
         self.netlink._buffer = bytearray(1 << 17)

@@ -7,8 +7,8 @@ import struct
 
 import pytest
 
-from cni_plugins.kernel import addr, netlink
-from cni_plugins.kernel.netlink import required, uint, unpack
+from cni_plugins.kernel import addr, netlink, nlattr
+from cni_plugins.kernel.nlattr import required, uint, unpack
 from flanneld import notices
 from tests import hostile_replies, hostile_streams
 from tests.hostile_replies import HEADER, READERS
@@ -95,11 +95,11 @@ def test_what_does_not_fit_is_a_bad_message(wrong: object) -> None:
 @pytest.mark.parametrize("code", [-(2**31), 7, -5000])
 def test_an_error_number_that_is_none(code: int) -> None:
     """strerror(3) takes no such number."""
-    error = netlink._refusal(netlink.Reply(netlink.NLMSG_ERROR, 0, struct.pack("=i", code)))
+    error = netlink.refusal(netlink.Reply(netlink.NLMSG_ERROR, 0, struct.pack("=i", code)))
     assert error is not None
     assert error.errno == EBADMSG
 
 
 def test_an_attribute_that_is_too_long() -> None:
     with pytest.raises(OSError, match="65532 bytes are too many"):
-        netlink.attr(1, bytes(65532))
+        nlattr.attr(1, bytes(65532))

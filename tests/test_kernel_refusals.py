@@ -13,7 +13,8 @@ import pytest
 from cni_plugins import process
 from cni_plugins.attach.undo import Undo
 from cni_plugins.kernel import link, netns
-from cni_plugins.kernel.netlink import NETLINK_NETFILTER, LostAnswer, Netlink
+from cni_plugins.kernel.netlink import LostAnswer, Netlink
+from cni_plugins.kernel.nfnetlink import Netfilter
 from cni_plugins.spec import skel
 from tests.kernel_end import KernelEnd
 
@@ -93,7 +94,7 @@ def test_no_descriptor_for_a_socket() -> None:
 
 def test_no_descriptor_to_close_one() -> None:
     before = descriptors()
-    made = Netlink(NETLINK_NETFILTER)
+    made = Netfilter()
     with no_descriptors():
         made.close()
     assert descriptors() == before

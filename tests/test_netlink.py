@@ -1,4 +1,4 @@
-"""The netlink codec: against pyroute2's, and against what a kernel can answer (netlink(7), RFC 3549)."""
+"""Requests, dumps and their answers: what a kernel can say (netlink(7), RFC 3549)."""
 
 from __future__ import annotations
 
@@ -6,117 +6,11 @@ import errno
 import struct
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from pyroute2.netlink import nla, nlmsg
 
-from cni_plugins.kernel import link, netlink
+from cni_plugins.kernel import link
 from cni_plugins.kernel.netlink import NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, Netlink
+from cni_plugins.kernel.nlattr import attr_str, attr_u32
 from tests.kernel_end import ACK_TLVS, CAPPED, DONE, DUMP_INTR, MULTI, KernelEnd
-
-
-class Sample(nlmsg):  # type: ignore[misc]
-    """A message with an attribute of every kind."""
-
-    prefix = "T_"
-    nla_map = (
-        ("T_UNSPEC", "none"),
-        ("T_U8", "uint8"),
-        ("T_U16", "uint16"),
-        ("T_U32", "uint32"),
-        ("T_TEXT", "asciiz"),
-        ("T_BYTES", "cdata"),
-        ("T_NEST", "inner"),
-    )
-
-    class inner(nla):  # type: ignore[misc]  # noqa: N801 (pyroute2 finds it by this name)
-        prefix = "T_IN_"
-        nla_map = (("T_IN_UNSPEC", "none"), ("T_IN_U32", "uint32"), ("T_IN_TEXT", "asciiz"))
-
-
-BYTE, WORD, LONG = st.integers(0, 0xFF), st.integers(0, 0xFFFF), st.integers(0, 0xFFFFFFFF)
-NAME = st.text(st.characters(min_codepoint=1, codec="utf-8"), max_size=20)
-BLOB = st.binary(max_size=40)
-
-
-@given(BYTE, WORD, LONG, NAME, BLOB)
-def test_pyroute2_reads_what_is_written(byte: int, word: int, long: int, name: str, blob: bytes) -> None:
-    body = b"".join(
-        [
-            netlink.attr_u8(1, byte),
-            netlink.attr_u16(2, word),
-            netlink.attr_u32(3, long),
-            netlink.attr_str(4, name),
-            netlink.attr(5, blob),
-            netlink.nested(6, netlink.attr_u32(1, long), netlink.attr_str(2, name)),
-        ]
-    )
-    assert len(body) % 4 == 0
-    message = Sample(struct.pack("=IHHII", 16 + len(body), 0, 0, 0, 0) + body)
-    message.decode()
-    found = dict(message["attrs"])
-    assert (found["T_U8"], found["T_U16"], found["T_U32"]) == (byte, word, long)
-    assert found["T_TEXT"] == name
-    assert bytes(found["T_BYTES"]) == blob
-    assert dict(found["T_NEST"]["attrs"]) == {"T_IN_U32": long, "T_IN_TEXT": name}
-
-
-@given(BYTE, WORD, LONG, NAME, BLOB)
-def test_what_pyroute2_writes_is_read(byte: int, word: int, long: int, name: str, blob: bytes) -> None:
-    message = Sample()
-    message["attrs"] = [
-        ("T_U8", byte),
-        ("T_U16", word),
-        ("T_U32", long),
-        ("T_TEXT", name),
-        ("T_BYTES", blob),
-        ("T_NEST", {"attrs": [("T_IN_U32", long), ("T_IN_TEXT", name)]}),
-    ]
-    message.encode()
-    found = netlink.attribute_map(bytes(message.data), 16)
-    assert list(found) == [1, 2, 3, 4, 5, 6]
-    assert (netlink.uint(found[1]), netlink.uint(found[2]), netlink.uint(found[3])) == (byte, word, long)
-    assert netlink.text(found[4]) == name
-    assert found[5] == blob
-    inner = netlink.attribute_map(found[6])
-    assert (netlink.uint(inner[1]), netlink.text(inner[2])) == (long, name)
-
-
-@given(st.integers(-(2**31), 2**31 - 1))
-def test_negative_numbers_are_twos_complement(number: int) -> None:
-    assert netlink.attr_u32(1, number)[4:] == struct.pack("=i", number)
-
-
-def test_flags_of_a_type_are_no_part_of_it() -> None:
-    assert netlink.attribute_map(netlink.nested(6, b"")) == {6: b""}
-    assert netlink.attribute_map(netlink.attr(6 | 0x4000, b"x")) == {6: b"x"}
-    assert struct.unpack_from("=HH", netlink.nested(6)) == (4, 6 | 0x8000)
-
-
-@given(st.binary(max_size=60), st.integers(0, 8))
-def test_any_bytes_are_attributes_or_a_bad_message(data: bytes, offset: int) -> None:
-    try:
-        found = list(netlink.attributes(data, offset))
-    except OSError as error:
-        assert error.errno == errno.EBADMSG  # noqa: PT017
-    else:
-        assert sum(4 + len(payload) for _kind, payload in found) <= max(0, len(data) - offset)
-        assert all(0 <= kind <= 0x3FFF for kind, _payload in found)
-
-
-@pytest.mark.parametrize("length", [0, 3, 13, 0xFFFF])
-def test_lengths_that_lead_astray(length: int) -> None:
-    with pytest.raises(OSError, match="cut off") as caught:
-        list(netlink.attributes(struct.pack("=HH8s", length, 1, b"12345678")))
-    assert caught.value.errno == errno.EBADMSG
-
-
-@pytest.mark.parametrize(
-    ("payload", "expected"),
-    [(b"eth0\0", "eth0"), (b"eth0", "eth0"), (b"", ""), (b"a\0b\0", "a"), (b"\xff\0", "\udcff")],
-)
-def test_text(payload: bytes, expected: str) -> None:
-    assert netlink.text(payload) == expected
 
 
 def test_request(kernel: KernelEnd) -> None:
@@ -144,9 +38,7 @@ def test_answers_to_older_requests_are_skipped(kernel: KernelEnd) -> None:
 def explained(said: str, request: bytes = b"") -> bytes:
     """Return what follows the errno: the request's header, its payload, the kernel's own words."""
     header = struct.pack("=IHHII", 16 + len(request), 18, 0, 42, 0)
-    return (
-        header + request + b"\0" * (-len(request) & 3) + netlink.attr_u32(2, 28) + netlink.attr_str(1, said)
-    )
+    return header + request + b"\0" * (-len(request) & 3) + attr_u32(2, 28) + attr_str(1, said)
 
 
 @pytest.mark.parametrize(
@@ -207,7 +99,7 @@ def test_a_dump_that_fails_at_its_end(kernel: KernelEnd) -> None:
 
 
 def test_a_dump_that_fails_with_the_kernels_own_words(kernel: KernelEnd) -> None:
-    body = struct.pack("=i", -errno.EINVAL) + netlink.attr_str(1, "Invalid header")
+    body = struct.pack("=i", -errno.EINVAL) + attr_str(1, "Invalid header")
     kernel.say(kernel.message(DONE, body, MULTI | ACK_TLVS))
     with pytest.raises(OSError, match="Invalid argument: Invalid header"):
         kernel.netlink.dump(18, b"")
@@ -238,42 +130,6 @@ def test_tables_that_never_stop_changing(kernel: KernelEnd) -> None:
         )
     with pytest.raises(InterruptedError, match="kept changing"):
         kernel.netlink.dump(18, b"")
-
-
-def test_transaction(kernel: KernelEnd) -> None:
-    kernel.say(kernel.error(errno.EPERM, sequence=41))  # of something older
-    kernel.say(kernel.message(9, b"news", sequence=42), kernel.error(0, sequence=43))
-    kernel.say(kernel.error(0, sequence=44))
-    replies = kernel.netlink.transaction(
-        [(16, 0, b"begin"), (9, NLM_F_ACK, b""), (9, NLM_F_ACK | 0x800, b"x")]
-    )
-    assert [reply.body for reply in replies] == [b"news"]
-    data = kernel._theirs.recv(1 << 16)
-    seen, offset = [], 0
-    while offset < len(data):
-        length, kind, flags, sequence, _port = struct.unpack_from("=IHHII", data, offset)
-        seen.append((kind, flags, sequence, data[offset + 16 : offset + length]))
-        offset += (length + 3) & ~3
-    assert seen == [
-        (16, NLM_F_REQUEST, 42, b"begin"),
-        (9, NLM_F_REQUEST | NLM_F_ACK, 43, b""),
-        (9, NLM_F_REQUEST | NLM_F_ACK | 0x800, 44, b"x"),
-    ]
-
-
-def test_the_first_refusal_of_a_transaction_counts_and_nothing_is_left(kernel: KernelEnd) -> None:
-    kernel.say(kernel.error(errno.ENOENT, sequence=42))
-    kernel.say(kernel.error(errno.EEXIST, sequence=43))
-    kernel.say(kernel.error(0, sequence=44))
-    with pytest.raises(FileNotFoundError):
-        kernel.netlink.transaction([(9, NLM_F_ACK, b""), (9, NLM_F_ACK, b""), (9, NLM_F_ACK, b"")])
-    assert kernel.netlink._socket.gettimeout() is None, "the next answer is waited for again"
-    kernel.acknowledge(kernel.message(16, b"next"))
-    assert [reply.body for reply in kernel.netlink.request(18, 0, b"")] == [b"next"]
-
-
-def test_a_transaction_nobody_asked_about_is_not_waited_for(kernel: KernelEnd) -> None:
-    assert kernel.netlink.transaction([(9, 0, b"")]) == []
 
 
 def test_a_real_socket() -> None:

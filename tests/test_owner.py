@@ -8,7 +8,7 @@ import pytest
 
 from cni_plugins.attach import owner
 from cni_plugins.kernel import link
-from cni_plugins.kernel.netlink import attr_str
+from cni_plugins.kernel.nlattr import attr_str
 from cni_plugins.spec.request import Request
 from tests.calls import variables
 

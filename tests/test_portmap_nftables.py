@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from cni_plugins.address import parse_address
-from cni_plugins.kernel.netlink import attr, attr_str, attribute_map, nested
+from cni_plugins.kernel.nlattr import attr, attr_str, attribute_map, nested
 from cni_plugins.rules import portmap_nftables as rules
 from cni_plugins.rules.portmap import Mapping
 from cni_plugins.rules.portmap_note import Note, udp_targets

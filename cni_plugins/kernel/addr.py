@@ -6,16 +6,8 @@ import errno
 from _struct import Struct
 
 from cni_plugins.address import Prefix
-from cni_plugins.kernel.netlink import (
-    NLM_F_CREATE,
-    NLM_F_EXCL,
-    attr,
-    attr_u32,
-    attribute_map,
-    required,
-    uint,
-    unpack,
-)
+from cni_plugins.kernel.netlink import NLM_F_CREATE, NLM_F_EXCL
+from cni_plugins.kernel.nlattr import attr, attr_u32, attribute_map, required, uint, unpack
 from cni_plugins.lazy import Lazy
 
 TYPE_CHECKING = False

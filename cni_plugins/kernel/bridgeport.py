@@ -5,8 +5,7 @@ from __future__ import annotations
 from _struct import Struct
 
 from cni_plugins.kernel import link
-from cni_plugins.kernel.netlink import (
-    Netlink,
+from cni_plugins.kernel.nlattr import (
     attr,
     attr_u8,
     attr_u16,
@@ -16,6 +15,10 @@ from cni_plugins.kernel.netlink import (
     nested,
     unpack,
 )
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cni_plugins.kernel.netlink import Netlink
 
 _AF_BRIDGE = 7
 _IFLA_PROTINFO = 12

@@ -7,7 +7,7 @@ that goes on sending would reach a dead pod for as long as it does.
 from __future__ import annotations
 
 from cni_plugins.address import format_address
-from cni_plugins.kernel.netlink import attr, attr_u8, attr_u32, attribute_map, nested, required
+from cni_plugins.kernel.nlattr import attr, attr_u8, attr_u32, attribute_map, nested, required
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def forget(netlink: Netlink, flows: Flows) -> int:
     """Delete UDP flows and return how many there were; the next packet of each begins a new one.
 
     Args:
-        netlink: a NETLINK_NETFILTER socket.
+        netlink: a netfilter socket.
         flows: which.
 
     Raises:

@@ -8,16 +8,11 @@ from __future__ import annotations
 import errno
 from _struct import Struct
 
-from cni_plugins.kernel.netlink import (
-    Netlink,
-    attr,
-    attr_str,
-    attr_u32,
-    attribute_map,
-    text,
-    uint,
-    unpack,
-)
+from cni_plugins.kernel.nlattr import attr, attr_str, attr_u32, attribute_map, text, uint, unpack
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cni_plugins.kernel.netlink import Netlink
 
 RTM_NEWLINK = 16
 RTM_DELLINK = 17

@@ -16,11 +16,12 @@ from cni_plugins.kernel.link import (
     RTM_NEWLINK,
     header,
 )
-from cni_plugins.kernel.netlink import Netlink, attr, attr_str, attr_u32
+from cni_plugins.kernel.nlattr import attr, attr_str, attr_u32
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cni_plugins.kernel.link import Link
+    from cni_plugins.kernel.netlink import Netlink
 
 
 def set_master(nl: Netlink, port: Link, master: Link | None) -> None:

@@ -10,14 +10,8 @@ import errno
 from _struct import Struct
 
 from cni_plugins.kernel.addr import received
-from cni_plugins.kernel.netlink import (
-    NLM_F_CREATE,
-    NLM_F_REPLACE,
-    attr,
-    attr_u32,
-    attribute_map,
-    unpack,
-)
+from cni_plugins.kernel.netlink import NLM_F_CREATE, NLM_F_REPLACE
+from cni_plugins.kernel.nlattr import attr, attr_u32, attribute_map, unpack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

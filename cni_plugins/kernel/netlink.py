@@ -1,7 +1,7 @@
-"""One netlink socket: packing, requests, acknowledgements (RFC 3549, netlink(7), linux/netlink.h).
+"""One netlink socket: requests, dumps, acknowledgements (RFC 3549, netlink(7), linux/netlink.h).
 
-pyroute2 takes 150 ms to import and `socket` 7; a whole ADD takes 10. Tests decode with pyroute2 what is
-encoded here, and the other way round.
+pyroute2 takes 150 ms to import and `socket` 7; a whole ADD takes 10. `nlattr` packs and reads what a
+message holds; `nfnetlink` has what netfilter's sockets do besides.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ import errno
 import posix
 from _struct import Struct
 
+from cni_plugins.kernel.nlattr import attribute_map, cut_off, text, uint
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from typing import Any, Self
+    from typing import Self
 
 NETLINK_ROUTE = 0
-NETLINK_NETFILTER = 12
 
 NLM_F_REQUEST = 0x1
 NLM_F_ACK = 0x4
@@ -34,8 +35,6 @@ NLM_F_ACK_TLVS = 0x200
 
 NLMSG_ERROR = 2
 NLMSG_DONE = 3
-NLA_F_NESTED = 0x8000
-_NLA_TYPE_MASK = 0x3FFF
 
 _SOL_NETLINK = 270
 _NETLINK_CAP_ACK = 10
@@ -43,115 +42,13 @@ _NETLINK_EXT_ACK = 11
 _NETLINK_GET_STRICT_CHK = 12
 _NLMSGERR_ATTR_MSG = 1
 
-_HEADER = Struct("=IHHII")
-_ATTR = Struct("=HH")
+HEADER = Struct("=IHHII")
 _ERRNO = Struct("=i")
-_FDS = Struct("=ii")
 _EINTR = 4
 _EBADMSG = 74
 _BUFFER = 1 << 17
 _MAX_INTERRUPTED_DUMPS = 20
 _MAX_ERRNO = 4095
-_LONGEST_NUMBER = 8
-_LONGEST_ATTRIBUTE = 0xFFFF
-
-
-def attr(kind: int, payload: bytes) -> bytes:
-    """Return one attribute, padded to four bytes.
-
-    Raises:
-        OSError: EMSGSIZE: it is longer than an attribute can say.
-    """
-    length = 4 + len(payload)
-    if length > _LONGEST_ATTRIBUTE:
-        raise OSError(errno.EMSGSIZE, f"{len(payload)} bytes are too many for the kernel")
-    return _ATTR.pack(length, kind) + payload + b"\0" * (-length & 3)
-
-
-def nested(kind: int, *attributes: bytes) -> bytes:
-    """Return an attribute that holds attributes."""
-    return attr(kind | NLA_F_NESTED, b"".join(attributes))
-
-
-def attr_u8(kind: int, value: int) -> bytes:
-    """Return an attribute of one byte."""
-    return attr(kind, bytes((value,)))
-
-
-def attr_u16(kind: int, value: int) -> bytes:
-    """Return an attribute of two bytes in the machine's order."""
-    return attr(kind, value.to_bytes(2, "little" if _LITTLE else "big"))
-
-
-def attr_u32(kind: int, value: int) -> bytes:
-    """Return an attribute of four bytes in the machine's order; a negative value as its two's complement."""
-    return attr(kind, (value & 0xFFFFFFFF).to_bytes(4, "little" if _LITTLE else "big"))
-
-
-def attr_str(kind: int, text: str) -> bytes:
-    """Return an attribute of a string with the NUL at its end."""
-    return attr(kind, text.encode() + b"\0")
-
-
-_LITTLE = _ERRNO.pack(1)[0] == 1
-
-
-def attributes(data: bytes, offset: int = 0) -> Iterator[tuple[int, bytes]]:
-    """Yield the type, without its flag bits, and payload of each attribute from an offset on.
-
-    Raises:
-        OSError: EBADMSG: an attribute's length leads out of the data.
-    """
-    end = len(data)
-    while offset + 4 <= end:
-        length, kind = _ATTR.unpack_from(data, offset)
-        if length < 4 or offset + length > end:
-            raise _cut_off()
-        yield kind & _NLA_TYPE_MASK, data[offset + 4 : offset + length]
-        offset += (length + 3) & ~3
-
-
-def attribute_map(data: bytes, offset: int = 0) -> dict[int, bytes]:
-    """Return the attributes by type; of a type that occurs twice, the last."""
-    return dict(attributes(data, offset))
-
-
-def required(found: dict[int, bytes], kind: int) -> bytes:
-    """Return the attribute of a type that no such message goes without.
-
-    Raises:
-        OSError: EBADMSG: this one does.
-    """
-    if kind not in found:
-        raise OSError(_EBADMSG, f"the kernel's reply lacks the attribute {kind}")
-    return found[kind]
-
-
-def unpack(layout: Struct, data: bytes) -> tuple[Any, ...]:
-    """Return the fields that data begins with: of a family's header, or of an attribute that is a structure.
-
-    Raises:
-        OSError: EBADMSG: there is less of it.
-    """
-    if len(data) < layout.size:
-        raise _cut_off()
-    return layout.unpack_from(data)
-
-
-def uint(payload: bytes) -> int:
-    """Return a number in the machine's byte order; 0 for nothing.
-
-    Raises:
-        OSError: EBADMSG: it has more than eight bytes.
-    """
-    if len(payload) > _LONGEST_NUMBER:
-        raise OSError(_EBADMSG, f"the kernel's reply has a number of {len(payload)} bytes")
-    return int.from_bytes(payload, "little" if _LITTLE else "big")
-
-
-def text(payload: bytes) -> str:
-    """Return a string that may end with a NUL."""
-    return payload.split(b"\0", 1)[0].decode("utf-8", "surrogateescape")
 
 
 class LostAnswer(OSError):  # noqa: N818 (what happened, as FileNotFoundError)
@@ -184,10 +81,9 @@ class Netlink:
         OSError: it cannot be opened: too many are open, or there is no memory for it.
     """
 
-    __slots__ = ("_buffer", "_family", "_sequence", "_socket")
+    __slots__ = ("_buffer", "_sequence", "_socket")
 
     def __init__(self, family: int = NETLINK_ROUTE, *, groups: int = 0) -> None:
-        self._family = family
         try:
             # One that is half made closes as it is let go of.
             made = _socket.socket(_socket.AF_NETLINK, _socket.SOCK_RAW | _socket.SOCK_CLOEXEC, family)
@@ -208,8 +104,6 @@ class Netlink:
 
     def close(self) -> None:
         """Close the socket."""
-        if self._family == NETLINK_NETFILTER:
-            _leave_to_kernel(self._socket)
         self._socket.close()
 
     def __enter__(self) -> Self:
@@ -232,7 +126,7 @@ class Netlink:
                 (extended ack) as the message.
         """
         self._sequence += 1
-        header = _HEADER.pack(16 + len(body), kind, flags | NLM_F_REQUEST | NLM_F_ACK, self._sequence, 0)
+        header = HEADER.pack(16 + len(body), kind, flags | NLM_F_REQUEST | NLM_F_ACK, self._sequence, 0)
         self._send(header + body)
         return self._replies(self._sequence)
 
@@ -244,7 +138,7 @@ class Netlink:
         """
         replies = self.request(kind, flags, body)
         if not replies:
-            raise _cut_off()
+            raise cut_off()
         return replies[0]
 
     def tell(self, kind: int, body: bytes, doing: str, flags: int = 0, *, gone: tuple[int, ...] = ()) -> bool:
@@ -311,59 +205,12 @@ class Netlink:
             if error.errno != errno.ENOBUFS:  # more came than the socket holds: they are as good as one
                 raise
 
-    def transaction(self, messages: list[tuple[int, int, bytes]]) -> list[Reply]:
-        """Send several messages at once and collect an answer for each that asks for an acknowledgement.
-
-        For nfnetlink batches (linux/netfilter/nfnetlink.h): all of it takes effect, or nothing does.
-
-        Args:
-            messages: type, flags (REQUEST is added) and body of each.
-
-        Raises:
-            LostAnswer: all of it took effect, or nothing did.
-            OSError: the first refusal.
-        """
-        first = self._sequence + 1
-        parts = []
-        awaited = set()
-        for kind, flags, body in messages:
-            self._sequence += 1
-            parts.append(_HEADER.pack(16 + len(body), kind, flags | NLM_F_REQUEST, self._sequence, 0))
-            parts.append(body + b"\0" * (-len(body) & 3))
-            if flags & NLM_F_ACK:
-                awaited.add(self._sequence)
-        self._send(b"".join(parts))
-        failure: OSError | None = None
-        replies = []
-        while awaited and failure is None:
-            for sequence, reply in self._receive():
-                if sequence < first:
-                    continue
-                if reply.kind == NLMSG_ERROR:
-                    failure = failure or _refusal(reply)
-                    awaited.discard(sequence)
-                else:
-                    replies.append(reply)
-        if failure is not None:
-            self._drain()
-            raise failure
-        return replies
-
     def _send(self, data: bytes) -> None:
         try:
             self._socket.send(data)
         except OSError as error:
             # It is not the kernel's word on what was asked for, and must not be taken for it.
             raise OSError(_EBADMSG, f"cannot ask the kernel: {error.strerror or error}") from None
-
-    def _drain(self) -> None:
-        """Throw away what is left of a failed transaction's answers: the kernel queued them all at once."""
-        self._socket.setblocking(False)
-        try:
-            while True:
-                self._socket.recv_into(self._buffer)
-        except OSError:  # there is no more, or what there is cannot be read: it is not wanted
-            self._socket.setblocking(True)
 
     def _replies(self, sequence: int) -> list[Reply]:
         replies: list[Reply] = []
@@ -372,7 +219,7 @@ class Netlink:
                 if number != sequence:
                     continue  # the rest of an answer that an exception cut short
                 if reply.kind == NLMSG_ERROR:
-                    failure = _refusal(reply)
+                    failure = refusal(reply)
                     if failure is not None:
                         raise failure
                     return replies
@@ -392,40 +239,15 @@ class Netlink:
         while offset < len(data):
             if offset + 16 > len(data):
                 raise LostAnswer("it is cut off")
-            length, kind, flags, sequence, _port = _HEADER.unpack_from(data, offset)
+            length, kind, flags, sequence, _port = HEADER.unpack_from(data, offset)
             if length < 16 or offset + length > len(data):
                 raise LostAnswer("it is cut off")
             yield sequence, Reply(kind, flags, data[offset + 16 : offset + length])
             offset += (length + 3) & ~3
 
 
-def _leave_to_kernel(netfilter: _socket.socket) -> None:
-    """Keep a socket alive past its closing, until the kernel collects it: some milliseconds later.
-
-    The last close of an nfnetlink socket waits for a grace period, 10 to 30 ms, while rules are on their way
-    out, whoever deleted them (nft_rcv_nl_event in the kernel, which looks for tables that the socket owns).
-    Here the last one who holds it is a socket pair that only holds itself (unix(7), SCM_RIGHTS), which the
-    kernel finds in a worker of its own, from 6.10 on; before, it does that in our close, and nothing is
-    gained or lost.
-    """
-    try:
-        one, other = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_DGRAM | _socket.SOCK_CLOEXEC)
-    except OSError:
-        netfilter.close()
-        return  # no more descriptors: then the close waits
-    try:
-        held = _FDS.pack(netfilter.fileno(), other.fileno())
-        one.sendmsg([b"\0"], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, held)])
-    except OSError:
-        return  # too many are held already; then the close waits
-    finally:
-        netfilter.close()
-        other.close()
-        one.close()  # the last: this is what makes the kernel look
-
-
-def _refusal(reply: Reply) -> OSError | None:
-    """Return the error an acknowledgement carries; None when it is none."""
+def refusal(reply: Reply) -> OSError | None:
+    """Return the error that an acknowledgement carries; None when it is none."""
     if len(reply.body) < 4:
         return LostAnswer("it is cut off")
     code = -_ERRNO.unpack_from(reply.body)[0]
@@ -442,10 +264,6 @@ def _said(reply: Reply, offset: int) -> str:
     if not reply.flags & NLM_F_ACK_TLVS:
         return ""
     return text(attribute_map(reply.body, offset).get(_NLMSGERR_ATTR_MSG, b""))
-
-
-def _cut_off() -> OSError:
-    return OSError(_EBADMSG, "the kernel's reply is cut off")
 
 
 def _os_error(code: int, said: str) -> OSError:

@@ -23,16 +23,8 @@ from cni_plugins.kernel.link import (
     get,
     header,
 )
-from cni_plugins.kernel.netlink import (
-    NLM_F_CREATE,
-    NLM_F_EXCL,
-    Netlink,
-    attr,
-    attr_str,
-    attr_u8,
-    attr_u32,
-    nested,
-)
+from cni_plugins.kernel.netlink import NLM_F_CREATE, NLM_F_EXCL, Netlink
+from cni_plugins.kernel.nlattr import attr, attr_str, attr_u8, attr_u32, nested
 from cni_plugins.lazy import Lazy
 
 TYPE_CHECKING = False

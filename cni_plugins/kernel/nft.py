@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import errno
 
-from cni_plugins.kernel import netlink
-from cni_plugins.kernel.netlink import attribute_map, required
+from cni_plugins.kernel.netlink import NLM_F_ACK
+from cni_plugins.kernel.nfnetlink import Netfilter
 from cni_plugins.kernel.nftbatch import (
     CHAIN_NAME,
     CHAIN_POLICY,
@@ -34,12 +34,14 @@ from cni_plugins.kernel.nftbatch import (
     rule_key,
     string,
 )
+from cni_plugins.kernel.nlattr import attribute_map, required, text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Self
 
+    from cni_plugins.kernel.netlink import Reply
     from cni_plugins.kernel.nftbatch import Layout, Table
 
 _GETCHAIN, _GETRULE = SUBSYSTEM | 4, SUBSYSTEM | 7
@@ -81,7 +83,7 @@ class Nft:
     __slots__ = ("_netlink",)
 
     def __init__(self) -> None:
-        self._netlink = netlink.Netlink(netlink.NETLINK_NETFILTER)
+        self._netlink = Netfilter()
 
     def close(self) -> None:
         """End the conversation."""
@@ -131,7 +133,7 @@ class Nft:
 
     def _ask(
         self, kind: int, table: Table, attributes: bytes, doing: str, *, dump: bool = False
-    ) -> list[netlink.Reply]:
+    ) -> list[Reply]:
         """Return the answers to a question; none when there is no such thing."""
         asked = body(table, attributes)
         try:
@@ -232,7 +234,7 @@ class Nft:
             return []
         # One acknowledgement is enough: the kernel answers when all is done, and every refusal is told.
         kind, flags, body = changes[-1]
-        changes[-1] = kind, flags | netlink.NLM_F_ACK, body
+        changes[-1] = kind, flags | NLM_F_ACK, body
         begin, end = (_BATCH_BEGIN, 0, _BATCH_HEADER), (_BATCH_END, 0, _BATCH_HEADER)
         try:
             replies = self._netlink.transaction([begin, *changes, end])
@@ -268,15 +270,15 @@ def comment_of(data: bytes) -> str:
     while offset + 2 <= len(data):
         kind, length = data[offset], data[offset + 1]
         if kind == UDATA_COMMENT:
-            return netlink.text(data[offset + 2 : offset + 2 + length])
+            return text(data[offset + 2 : offset + 2 + length])
         offset += 2 + length
     return ""
 
 
-def _found(reply: netlink.Reply) -> FoundRule:
+def _found(reply: Reply) -> FoundRule:
     attributes = attribute_map(reply.body, _NFGENMSG)
     return FoundRule(
-        netlink.text(required(attributes, RULE_CHAIN)),
+        text(required(attributes, RULE_CHAIN)),
         int.from_bytes(required(attributes, RULE_HANDLE), "big"),
         comment_of(attributes.get(RULE_USERDATA, b"")),
         attributes.get(RULE_EXPRESSIONS, b""),

@@ -5,7 +5,8 @@ What a rule says is bytes, made by `nftexpr`; `nft` asks what is there and makes
 
 from __future__ import annotations
 
-from cni_plugins.kernel.netlink import NLM_F_APPEND, NLM_F_CREATE, NLM_F_ECHO, attr, nested
+from cni_plugins.kernel.netlink import NLM_F_APPEND, NLM_F_CREATE, NLM_F_ECHO
+from cni_plugins.kernel.nlattr import attr, nested
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

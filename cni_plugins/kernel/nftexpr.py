@@ -10,7 +10,7 @@ shows a rule as its author would have written it. Numbers: linux/netfilter/nf_ta
 
 from __future__ import annotations
 
-from cni_plugins.kernel.netlink import (
+from cni_plugins.kernel.nlattr import (
     attr,
     attr_str,
     attr_u32,

@@ -8,7 +8,7 @@ removes one looks at the comment first, with others kept out by a lock.
 from __future__ import annotations
 
 from cni_plugins.kernel import nft, nftbatch
-from cni_plugins.kernel.netlink import attr, attr_u32, attribute_map, attributes, nested, required
+from cni_plugins.kernel.nlattr import attr, attr_u32, attribute_map, attributes, nested, required
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -7,16 +7,8 @@ from _struct import Struct
 
 from cni_plugins.address import Prefix, format_address
 from cni_plugins.kernel.addr import AF_INET, AF_INET6, received
-from cni_plugins.kernel.netlink import (
-    NLM_F_CREATE,
-    NLM_F_REPLACE,
-    attr,
-    attr_u32,
-    attribute_map,
-    nested,
-    uint,
-    unpack,
-)
+from cni_plugins.kernel.netlink import NLM_F_CREATE, NLM_F_REPLACE
+from cni_plugins.kernel.nlattr import attr, attr_u32, attribute_map, nested, uint, unpack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

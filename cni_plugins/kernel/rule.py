@@ -6,7 +6,8 @@ import errno
 from _struct import Struct
 
 from cni_plugins.kernel.addr import AF_INET, AF_INET6, received
-from cni_plugins.kernel.netlink import NLM_F_CREATE, NLM_F_EXCL, attr, attr_u32, attribute_map, uint, unpack
+from cni_plugins.kernel.netlink import NLM_F_CREATE, NLM_F_EXCL
+from cni_plugins.kernel.nlattr import attr, attr_u32, attribute_map, uint, unpack
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

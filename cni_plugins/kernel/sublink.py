@@ -14,16 +14,8 @@ from cni_plugins.kernel.link import (
     RTM_NEWLINK,
     header,
 )
-from cni_plugins.kernel.netlink import (
-    NLM_F_CREATE,
-    NLM_F_EXCL,
-    Netlink,
-    attr,
-    attr_str,
-    attr_u16,
-    attr_u32,
-    nested,
-)
+from cni_plugins.kernel.netlink import NLM_F_CREATE, NLM_F_EXCL, Netlink
+from cni_plugins.kernel.nlattr import attr, attr_str, attr_u16, attr_u32, nested
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -9,11 +9,8 @@ from __future__ import annotations
 import errno
 from _struct import Struct
 
-from cni_plugins.kernel.netlink import (
-    NLM_F_CREATE,
-    NLM_F_ECHO,
-    NLM_F_EXCL,
-    NLM_F_REPLACE,
+from cni_plugins.kernel.netlink import NLM_F_CREATE, NLM_F_ECHO, NLM_F_EXCL, NLM_F_REPLACE
+from cni_plugins.kernel.nlattr import (
     attr,
     attr_str,
     attr_u32,

@@ -5,18 +5,8 @@ from __future__ import annotations
 import errno
 
 from cni_plugins.kernel import link
-from cni_plugins.kernel.netlink import (
-    NLM_F_CREATE,
-    NLM_F_EXCL,
-    attr,
-    attr_str,
-    attr_u8,
-    attr_u32,
-    attribute_map,
-    nested,
-    text,
-    uint,
-)
+from cni_plugins.kernel.netlink import NLM_F_CREATE, NLM_F_EXCL
+from cni_plugins.kernel.nlattr import attr, attr_str, attr_u8, attr_u32, attribute_map, nested, text, uint
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import fcntl
 import posix
 from _struct import Struct
 
-from cni_plugins.kernel.netlink import attr_u8, attr_u32
+from cni_plugins.kernel.nlattr import attr_u8, attr_u32
 from cni_plugins.kernel.sublink import Option
 from cni_plugins.lazy import Lazy
 

@@ -13,7 +13,8 @@ from __future__ import annotations
 from cni_plugins.attach import hostports_nftables
 from cni_plugins.attach.undo import Teardown, Undo
 from cni_plugins.kernel import link, nftprobe, notes, route, sysctl
-from cni_plugins.kernel.netlink import NETLINK_NETFILTER, Netlink
+from cni_plugins.kernel.netlink import Netlink
+from cni_plugins.kernel.nfnetlink import Netfilter
 from cni_plugins.kernel.nftbatch import IPV4, IPV6, Table
 from cni_plugins.lazy import Lazy
 from cni_plugins.rules.portmap import (
@@ -264,7 +265,7 @@ def _forget_flows(
     if not targets:
         return
     try:
-        with Netlink(NETLINK_NETFILTER) as netlink:
+        with Netfilter() as netlink:
             for version in addresses or _FAMILIES:
                 to = None if everywhere else addresses.get(version)
                 conntrack.forget(netlink, conntrack.Flows(version, targets, to))

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from cni_plugins.attach.undo import Undo
 from cni_plugins.kernel import addr, link, linkset, route, sublink
-from cni_plugins.kernel.netlink import Netlink, attr_u32, uint
+from cni_plugins.kernel.netlink import Netlink
 from cni_plugins.kernel.netns import Namespace, find_namespace
+from cni_plugins.kernel.nlattr import attr_u32, uint
 from cni_plugins.lazy import Lazy
 from cni_plugins.spec.errors import (
     CheckFailedError,

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from cni_plugins.address import Prefix, format_address
 from cni_plugins.kernel import nftexpr
-from cni_plugins.kernel.netlink import attribute_map, attributes, text
 from cni_plugins.kernel.nftbatch import (
     DSTNAT,
     IPV4,
@@ -28,6 +27,7 @@ from cni_plugins.kernel.nftbatch import (
     Table,
 )
 from cni_plugins.kernel.nftbatch import MAX_COMMENT as _MAX_COMMENT
+from cni_plugins.kernel.nlattr import attribute_map, attributes, text
 from cni_plugins.spec.errors import InvalidConfigError
 
 TYPE_CHECKING = False
