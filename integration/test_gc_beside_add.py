@@ -20,7 +20,8 @@ import pytest
 from cni_plugins import orphans
 from integration.checks import address_of, reservations
 from prove.networks import NAME, networks
-from prove.stage import KEEPER, VICTIM, Stage, previous
+from prove.runtime import KEEPER, VICTIM, previous
+from prove.stage import Stage
 from prove.strace import COMMAND
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from conflist.run import Runner
 from integration.checks import address_of, bridge, ipam, ptp
 from integration.node import PEER
 from prove.networks import NAME, networks
-from prove.stage import KEEPER, Stage
+from prove.runtime import KEEPER
+from prove.stage import Stage
 
 PODS = 4
 TURNS = 2

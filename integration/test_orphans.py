@@ -11,7 +11,8 @@ from cni_plugins.spec.errors import ProgramError
 from integration.node import PEER
 from prove import kill, orphan, runner
 from prove.networks import networks
-from prove.stage import Stage, previous
+from prove.runtime import previous
+from prove.stage import Stage
 
 if TYPE_CHECKING:
     from pathlib import Path

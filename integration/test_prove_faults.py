@@ -72,7 +72,6 @@ def test_one_call_fails(suite_bin: str, network: Network) -> None:
 @pytest.mark.parametrize("network", networks(), ids=lambda network: network.name)
 def test_one_call_of_a_first_add_fails(suite_bin: str, network: Network) -> None:
     with Stage(suite_bin, network, keeper=False) as stage:
-        stage.reset()
         cases = faults.all_cases(stage, *faults.KINDS)
         assert {case.verb for case in cases} == {"ADD"}
         tally = faults.tried(stage, Share(sample=FIRST, seed=SEED).of(cases))

@@ -70,7 +70,7 @@ def test_a_bridge_that_was_not_finished_is_finished(suite_bin: str) -> None:
     with Stage(suite_bin, chosen, keeper=False) as stage:
         cases = [
             case._replace(way="DEL")
-            for case in kill.all_cases(stage, keeper=False)
+            for case in kill.all_cases(stage)
             if case.position == 0 and "conf/cni0/accept_" in case.call.text
         ]
         assert cases

@@ -17,7 +17,8 @@ import pytest
 from integration.checks import address_of, reservations
 from prove import snapshot
 from prove.networks import NAME, Network, networks
-from prove.stage import VICTIM, Failed, Stage, previous
+from prove.runtime import VICTIM, Failed, previous
+from prove.stage import Stage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,14 +12,16 @@ import os
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from prove import kill
-from prove.stage import Failed, Stage, previous
-from prove.tally import FAILED, Problem, Tally
+from prove import trial
+from prove.runtime import Failed, previous
+from prove.stage import Stage
+from prove.tally import FAILED, Problem
 
 if TYPE_CHECKING:
     from prove.networks import Network
-    from prove.stage import Outcome
+    from prove.runtime import Outcome
     from prove.strace import Call
+    from prove.tally import Tally
 
 _TRUNCATED = 20
 """Bytes of a reply: a header, and four more."""
@@ -88,8 +90,6 @@ def plan(suite: str, network: Network, kind: str, *, keeper: bool = True) -> lis
         keeper: whether another container is attached; without it, those of a first ADD.
     """
     with Stage(suite, network, keeper=keeper) as stage:
-        if not keeper:
-            stage.reset()
         return all_cases(stage, kind)
 
 
@@ -101,36 +101,21 @@ def run(suite: str, network: Network, chosen: list[Case], *, keeper: bool = True
 
 def tried(stage: Stage, chosen: list[Case]) -> Tally:
     """The same on a stage that is there."""
-    tally = Tally()
-    where = "" if stage.keeper else " on a new node"
-    for case in chosen:
-        if not stage.keeper:
-            stage.reset()
+
+    def one(case: Case) -> tuple[list[Problem] | None, str]:
         problems, met = attempt(stage, case)
-        if problems is None:
-            tally.miss()
-            continue
-        tally.count(f"{stage.network.name}{where}: {case}: {met}", problems)
-        if problems and stage.keeper:
-            kill.mend(stage)
-    return tally
+        return problems, f"{case}: {met}"
+
+    return trial.tried(stage, chosen, one)
 
 
 def all_cases(stage: Stage, *kinds: str) -> list[Case]:
     """Return every case of some kinds for a stage that is there."""
-    found: list[Case] = []
-    result = None
-    for position in range(len(stage.network.plugins)):
-        found += _cases(kinds, "ADD", position, stage.calls("ADD", position, **previous(result)))
-        # What strace saw is undone and done again, for the result.
-        stage.detach(result)
-        result = stage.attach(upto=position + 1)
-    if not stage.keeper:  # only the first ADD is another on a new node
-        stage.detach(result)
-        return found
-    for position in reversed(range(len(stage.network.plugins))):
-        found += _cases(kinds, "DEL", position, stage.calls("DEL", position, prevResult=result))
-    return found
+    return [
+        case
+        for verb, position, calls in trial.every_call(stage)
+        for case in _cases(kinds, verb, position, calls)
+    ]
 
 
 def _cases(kinds: tuple[str, ...], verb: str, position: int, calls: list[Call]) -> list[Case]:

@@ -7,11 +7,12 @@ of cleaning up take turns, and each has its turn in each of these stretches.
 
 from __future__ import annotations
 
-import contextlib
 from typing import TYPE_CHECKING, NamedTuple
 
-from prove.stage import Failed, Stage, previous
-from prove.tally import FAILED, Problem, Share, Tally
+from prove import trial
+from prove.runtime import Failed, previous
+from prove.stage import Stage
+from prove.tally import FAILED, Problem, Share
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from prove.networks import Network
     from prove.strace import Call
+    from prove.tally import Tally
 
 WAYS = ("DEL", "bare DEL", "DEL without namespace", "GC", "GC beside the namespace")
 """How a runtime cleans up: as after any failed call; with no result and no capabilities; with the namespace
@@ -62,7 +64,7 @@ def cases(verb: str, position: int, calls: list[Call], ways_to_try: tuple[str, .
 def sample(suite: str, network: Network, number: int, seed: int, *, keeper: bool) -> Tally:
     """Try so many cases of a list by chance, all on one node; see `run` and `run_new`."""
     with Stage(suite, network, keeper=keeper) as stage:
-        return _tried(stage, Share(sample=number, seed=seed).of(all_cases(stage, keeper=keeper)))
+        return _tried(stage, Share(sample=number, seed=seed).of(all_cases(stage)))
 
 
 def plan(suite: str, network: Network) -> list[Case]:
@@ -74,7 +76,7 @@ def plan(suite: str, network: Network) -> list[Case]:
 def plan_new(suite: str, network: Network) -> list[Case]:
     """Return every case of a list's first ADD on a node."""
     with Stage(suite, network, keeper=False) as stage:
-        return all_cases(stage, keeper=False)
+        return all_cases(stage)
 
 
 def run(suite: str, network: Network, chosen: list[Case]) -> Tally:
@@ -90,39 +92,17 @@ def run_new(suite: str, network: Network, chosen: list[Case]) -> Tally:
 
 
 def _tried(stage: Stage, chosen: list[Case]) -> Tally:
-    tally = Tally()
-    where = "" if stage.keeper else " on a new node"
-    for case in chosen:
-        if not stage.keeper:
-            stage.reset()
-        problems = attempt(stage, case)
-        if problems is None:
-            tally.miss()
-            continue
-        tally.count(f"{stage.network.name}{where}: {case}", problems)
-        if problems and stage.keeper:
-            mend(stage)
-    return tally
+    return trial.tried(stage, chosen, lambda case: (attempt(stage, case), str(case)))
 
 
-def all_cases(stage: Stage, *, keeper: bool = True) -> list[Case]:
+def all_cases(stage: Stage) -> list[Case]:
     """Return every case of a list; without a keeper, on a node that is new each time, those of ADD."""
-    if not keeper:
-        stage.reset()
-    plugins = range(len(stage.network.plugins))
     ways = WAYS if stage.network.paired else WAYS[:-1]
-    found: list[Case] = []
-    result = None
-    for position in plugins:
-        found += cases("ADD", position, stage.calls("ADD", position, **previous(result)), ways)
-        # What strace saw is undone and done again, for the result.
-        stage.detach(result)
-        result = stage.attach(upto=position + 1)
-    for position in reversed(plugins):
-        calls = stage.calls("DEL", position, prevResult=result)
-        if keeper:
-            found += cases("DEL", position, calls, ways)
-    return found
+    return [
+        case
+        for verb, position, calls in trial.every_call(stage)
+        for case in cases(verb, position, calls, ways)
+    ]
 
 
 def attempt(stage: Stage, case: Case) -> list[Problem] | None:
@@ -157,14 +137,3 @@ def clean_up(stage: Stage, way: str, result: Any) -> None:
             stage.collect()
         else:
             stage.detach(netns=False, ports=False)
-
-
-def mend(stage: Stage) -> None:
-    """After a failure: clean up by force, so that the next case is not blamed for it."""
-    with contextlib.suppress(Failed):
-        stage.free()
-    stage.drop_interface()
-    with contextlib.suppress(Failed):
-        stage.detach()
-        stage.collect()
-    stage.baseline = stage.look()

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from prove import kill
-from prove.stage import Failed, Stage, previous
-from prove.tally import FAILED, Problem, Tally
+from prove import kill, trial
+from prove.runtime import Failed, previous
+from prove.stage import Stage
+from prove.tally import FAILED, Problem
 
 if TYPE_CHECKING:
     from prove.kill import Case
     from prove.networks import Network
+    from prove.tally import Tally
 
 WAYS = ("DEL", "bare DEL", "GC")
 
@@ -37,17 +39,12 @@ def cases(stage: Stage) -> list[Case]:
 
 def run(suite: str, network: Network, chosen: list[Case]) -> Tally:
     """Try some of them."""
-    tally = Tally()
     with Stage(suite, network, keeper=True) as stage:
-        for case in chosen:
-            problems = attempt(stage, case)
-            if problems is None:
-                tally.miss()
-                continue
-            tally.count(f"{network.name}: {case}, while what it waits for runs on", problems)
-            if problems:
-                kill.mend(stage)
-    return tally
+        return trial.tried(
+            stage,
+            chosen,
+            lambda case: (attempt(stage, case), f"{case}, while what it waits for runs on"),
+        )
 
 
 def attempt(stage: Stage, case: Case) -> list[Problem] | None:

@@ -7,14 +7,16 @@ import os
 from typing import TYPE_CHECKING, NamedTuple
 
 from integration.node import PATH
-from prove import kill
+from prove import trial
 from prove.networks import NAME, PORTS
-from prove.stage import KEEPER, VICTIM, Failed, Stage
-from prove.tally import FAILED, Problem, Tally
+from prove.runtime import KEEPER, VICTIM, Failed
+from prove.stage import Stage
+from prove.tally import FAILED, Problem
 
 if TYPE_CHECKING:
     from prove.networks import Network
     from prove.strace import Call
+    from prove.tally import Tally
 
 FOLDER = "/etc/cni/net.d"
 WAYS = ("del", "gc")
@@ -40,18 +42,9 @@ def plan(suite: str, network: Network) -> list[Case]:
 
 def run(suite: str, network: Network, chosen: list[Case]) -> Tally:
     """Try some of them."""
-    tally = Tally()
     with Stage(suite, network, keeper=True) as stage:
         prepare(stage)
-        for case in chosen:
-            problems = attempt(stage, case)
-            if problems is None:
-                tally.miss()
-                continue
-            tally.count(f"{network.name}: {case}", problems)
-            if problems:
-                kill.mend(stage)
-    return tally
+        return trial.tried(stage, chosen, lambda case: (attempt(stage, case), str(case)))
 
 
 def prepare(stage: Stage) -> None:
