@@ -11,6 +11,7 @@ from cni_plugins import orphans
 from conflist.cache import Cache
 from conflist.run import Runner
 from integration import suite
+from tests.flannel import Flannel
 from tests.kernel_end import KernelEnd
 from tests.recorder import Recorder
 
@@ -34,6 +35,12 @@ def kernel() -> Iterator[KernelEnd]:
     """The kernel's end of a netlink socket."""
     with KernelEnd() as end:
         yield end
+
+
+@pytest.fixture
+def flannel(suite_bin: str, tmp_path: Path) -> Flannel:
+    """The plugin flannel as a process, with host-local as its delegate."""
+    return Flannel(suite_bin, tmp_path)
 
 
 @pytest.fixture

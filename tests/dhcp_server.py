@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import selectors
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -157,3 +158,16 @@ def lease(folder: Path, network: Network, ended: list[Lease], given: Record | No
     """Return a lease that is not yet started."""
     around = Surroundings(Patience(), Store(str(folder / "leases")), now, lambda _record: network)  # type: ignore[arg-type,return-value]
     return Lease(given or record(), around, b"", ended.append)
+
+
+async def bound(tmp_path: Path, network: Network, ended: list[Lease] | None = None) -> Lease:
+    """Get a lease of 1000 s."""
+    made = lease(tmp_path, network, ended if ended is not None else [])
+    made.start()
+    await made.result()
+    return made
+
+
+def saved(tmp_path: Path) -> list[str]:
+    """Return the names of the leases on disk."""
+    return sorted(name for name in os.listdir(tmp_path / "leases") if "." not in name)

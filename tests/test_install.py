@@ -108,30 +108,29 @@ def test_what_was_there_before_comes_back(tmp_path: Path, bindir: Path) -> None:
         install.roll_back(str(bindir))
 
 
-def test_what_was_there_before_comes_back_even_if_its_name_is_gone(tmp_path: Path, bindir: Path) -> None:
+def replaced(tmp_path: Path, bindir: Path) -> None:
+    """Install over somebody else's plugin, and take ours away again."""
     bindir.mkdir(parents=True)
     (bindir / "bridge").write_text("before")
     install.install(bundle(tmp_path / "a", "1.0"), str(bindir))
     os.unlink(bindir / "bridge")
+
+
+def test_what_was_there_before_comes_back_even_if_its_name_is_gone(tmp_path: Path, bindir: Path) -> None:
+    replaced(tmp_path, bindir)
     install.roll_back(str(bindir))
     assert (bindir / "bridge").read_text() == "before"
 
 
 def test_what_somebody_installed_over_us_stays(tmp_path: Path, bindir: Path) -> None:
-    bindir.mkdir(parents=True)
-    (bindir / "bridge").write_text("before")
-    install.install(bundle(tmp_path / "a", "1.0"), str(bindir))
-    os.unlink(bindir / "bridge")
+    replaced(tmp_path, bindir)
     (bindir / "bridge").write_text("over us")
     install.roll_back(str(bindir))
     assert (bindir / "bridge").read_text() == "over us"
 
 
 def test_installing_again_over_what_was_installed_over_us(tmp_path: Path, bindir: Path) -> None:
-    bindir.mkdir(parents=True)
-    (bindir / "bridge").write_text("first")
-    install.install(bundle(tmp_path / "a", "1.0"), str(bindir))
-    os.unlink(bindir / "bridge")
+    replaced(tmp_path, bindir)
     (bindir / "bridge").write_text("second")
     install.install(str(tmp_path / "a"), str(bindir))
     assert says(bindir, "bridge") == "bridge 1.0"
