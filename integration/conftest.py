@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from integration import features, suite
+from integration import features, portmaps, suite
+from integration.checks import bridge, pods
 from integration.node import PEER, Node
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from typing import Any
 
 
 NEEDS: dict[str, tuple[Callable[[], bool], str]] = {
@@ -72,3 +74,15 @@ def peer_node() -> Iterator[Node]:
     """A machine of the test's own, with the Go reference plugins; for tests marked `peer`."""
     with Node(PEER) as made:
         yield made
+
+
+@pytest.fixture
+def net(node: Node) -> Node:
+    """That machine with a bridge for pods and a link to an outside host, both made by hand."""
+    return portmaps.build_network(node)
+
+
+@pytest.fixture
+def pod(node: Node) -> Any:
+    """The result of a container's attachment to a bridge, on that machine."""
+    return pods(node, bridge(), "c1")[0]

@@ -88,6 +88,8 @@ SPECS = {
     ),
 }
 VERSIONS = tuple(SPECS)
+SHAPES = ("0.2.0", "0.4.0", "1.0.0", "1.1.0")
+"""A version for each shape that results have had."""
 FLAT = tuple(version for version, spec in SPECS.items() if spec.shape is _FLAT)
 """Versions whose results have no interfaces."""
 INCOMPATIBLE = 1

@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from integration.node import Node
 
 PARENT = "uplink"
-VERSIONS = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
 
 
 def network(**keys: Any) -> dict[str, Any]:

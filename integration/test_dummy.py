@@ -20,7 +20,7 @@ from integration.checks import (
     reservations,
     routes,
 )
-from integration.sublinks import VERSIONS, left, network, parent
+from integration.sublinks import left, network, parent
 
 if TYPE_CHECKING:
     from integration.node import Node
@@ -46,7 +46,7 @@ def test_a_pod_has_its_addresses_and_leaves_nothing(node: Node) -> None:
     assert "is down" in check(node, "dummy", conf, result)
     node.delete("dummy", conf, netns="c1")
     assert left(node, "c1") == []
-    old = network(cniVersion=VERSIONS[0], ipam=ipam(V4))
+    old = network(cniVersion="0.1.0", ipam=ipam(V4))
     result = node.add("dummy", old, netns="c1", container="c2")
     assert result == {"cniVersion": "0.1.0", "ip4": {"ip": "10.77.0.3/24", "gateway": GW4}}
 

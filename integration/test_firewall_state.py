@@ -153,17 +153,6 @@ def test_delete_without_the_note(node: Node, backend: str) -> None:
     assert [line for line in traces(node) if "address:" not in line] == []
 
 
-@pytest.mark.parametrize("version", ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0"])
-def test_every_version_of_the_specification(node: Node, version: str) -> None:
-    (result,) = pods(node, dual_stack(cniVersion=version), "c1")
-    given = conf(result, cniVersion=version)
-    assert node.add("firewall", given, netns="c1") == result
-    assert elements(node, "pods4")
-    assert elements(node, "pods6")
-    node.delete("firewall", given, netns="c1")
-    assert traces(node) == []
-
-
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_at_once(node: Node, backend: str) -> None:
     (result,) = pods(node, bridge(), "c1")

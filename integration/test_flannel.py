@@ -177,15 +177,3 @@ def test_what_a_delegate_may_not_bring(node: Node, verb: str, delegate: dict[str
     answer = refusal(node, verb, "flannel", flannel(delegate), netns="c1")
     assert (answer["code"], named in answer["msg"]) == (7, True)
     assert leftovers(node, "c1") == []
-
-
-@pytest.mark.parametrize("version", ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"])
-def test_every_version(node: Node, version: str) -> None:
-    write_subnet_env(node, DUAL)
-    conf = flannel(cniVersion=version)
-    result = flannel_pods(node, conf, "c1")[0]
-    assert result["cniVersion"] == version
-    assert ("ip4" in result) is (version < "0.3.0")
-    assert addresses(node.links("c1")["eth0"]) == {"10.77.0.2/24", "fd00:77::2/64"}
-    node.delete("flannel", {**conf, "prevResult": result}, netns="c1")
-    assert leftovers(node, "c1") == []

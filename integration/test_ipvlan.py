@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from integration.checks import GW4, GW6, V4, address_of, addresses, check, ipam, ping, pods, refusal, routes
-from integration.sublinks import PARENT, VERSIONS, data_of, left, network, parent
+from integration.sublinks import PARENT, data_of, left, network, parent
 
 if TYPE_CHECKING:
     from integration.node import Node
@@ -71,7 +71,7 @@ def test_the_parent_is_in_the_container_and_found_by_its_default_route(node: Nod
     node.netns("c1")
     parent(node, netns="c1")
     node.exec("c1", "ip", "route", "add", "default", "dev", PARENT, "metric", "9")
-    conf = network(master="", linkInContainer=True, ipam=ipam(V4), cniVersion=VERSIONS[0])
+    conf = network(master="", linkInContainer=True, ipam=ipam(V4), cniVersion="0.1.0")
     result = node.add("ipvlan", conf, netns="c1", ifname="net1")
     assert result == {"cniVersion": "0.1.0", "ip4": {"ip": "10.77.0.2/24", "gateway": GW4}}
     assert node.links("c1")["net1"]["link"] == PARENT

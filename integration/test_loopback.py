@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from integration.checks import check, ping, ptp, refusal
+from integration.specification import SHAPES
 from integration.sublinks import network, parent
 
 if TYPE_CHECKING:
     from integration.node import Node
-
-VERSIONS = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
 
 
 def loopback(version: str = "1.1.0", **keys: Any) -> dict[str, Any]:
@@ -36,11 +35,11 @@ def test_it_is_up_and_down_again(node: Node) -> None:
         assert not is_up(node)
 
 
-@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("version", SHAPES)
 def test_result(node: Node, version: str) -> None:
     node.netns("c1")
     result = node.add("loopback", loopback(version), netns="c1", ifname="lo")
-    if version < "0.3.0":
+    if version == "0.2.0":
         assert result == {"cniVersion": version, "ip4": {"ip": "127.0.0.1/8"}, "ip6": {"ip": "::1/128"}}
         return
     ips = [{"interface": 0, "address": address} for address in ("127.0.0.1/8", "::1/128")]

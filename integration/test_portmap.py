@@ -15,7 +15,6 @@ from integration.portmaps import (
     OUTSIDE6,
     SECOND4,
     ask,
-    build_network,
     cni_rules,
     conf,
     make_pod,
@@ -30,12 +29,6 @@ from integration.portmaps import (
 
 if TYPE_CHECKING:
     from integration.node import Node
-
-
-@pytest.fixture
-def net(node: Node) -> Node:
-    """The node with a bridge for pods and a link to an outside host, which are made by hand here."""
-    return build_network(node)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

@@ -9,7 +9,6 @@ import pytest
 from integration.node import PEER, Node
 from integration.portmaps import (
     NODE4,
-    build_network,
     cni_rules,
     conf,
     make_pod,
@@ -18,12 +17,6 @@ from integration.portmaps import (
     pod4,
     pod6,
 )
-
-
-@pytest.fixture
-def net(node: Node) -> Node:
-    """The node with a bridge for pods and a link to an outside host, which are made by hand here."""
-    return build_network(node)
 
 
 def test_reference_format(net: Node) -> None:

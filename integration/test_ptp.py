@@ -34,11 +34,10 @@ from integration.checks import (
     source_seen,
     static,
 )
+from integration.specification import SHAPES
 
 if TYPE_CHECKING:
     from integration.node import Node
-
-VERSIONS = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
 
 
 def way_back(node: Node) -> None:
@@ -115,12 +114,12 @@ def test_one_family(node: Node, subnet: str, forwards: bytes) -> None:
     assert not check(node, "ptp", conf, results[0])
 
 
-@pytest.mark.parametrize("version", VERSIONS)
-def test_every_version_is_answered_in_its_own_shape(node: Node, version: str) -> None:
+@pytest.mark.parametrize("version", SHAPES)
+def test_each_shape_of_a_result(node: Node, version: str) -> None:
     conf = ptp(cniVersion=version)
     result = pods(node, conf, "c1", plugin="ptp")[0]
     assert result["cniVersion"] == version
-    if version in ("0.1.0", "0.2.0"):
+    if version == "0.2.0":
         assert result == {
             "cniVersion": version,
             "ip4": {"ip": "10.77.0.2/24", "gateway": GW4, "routes": [{"dst": "0.0.0.0/0"}]},
@@ -132,13 +131,6 @@ def test_every_version_is_answered_in_its_own_shape(node: Node, version: str) ->
         assert all(("mtu" in each) is (version == "1.1.0") for each in result["interfaces"])
     assert ping(node, "c1", GW4)
     assert ping(node, "c1", GW6)
-    if version in ("0.4.0", "1.0.0", "1.1.0"):
-        assert not check(node, "ptp", conf, result)
-    else:
-        answer = refusal(node, "CHECK", "ptp", {**conf, "prevResult": result}, netns="c1")
-        assert (answer["code"], "does not allow CHECK" in answer["msg"]) == (1, True)
-    node.delete("ptp", {**conf, "prevResult": result}, netns="c1")
-    assert leftovers(node, "c1") == []
 
 
 @pytest.mark.parametrize("backend", [{}, {"ipMasqBackend": "nftables"}, {"ipMasqBackend": "iptables"}])

@@ -268,17 +268,6 @@ def test_status(node: Node) -> None:
     assert node.cni("STATUS", "sbr", sbr(None)) == (0, None)
 
 
-@pytest.mark.parametrize("version", ["0.1.0", "0.2.0", "0.3.1", "0.4.0", "1.0.0"])
-def test_every_version_of_the_specification(node: Node, version: str) -> None:
-    node.netns("c1")
-    first = node.add("bridge", second(cniVersion=version), netns="c1", ifname="net1")
-    conf = sbr(first, cniVersion=version)
-    assert node.add("sbr", conf, netns="c1", ifname="net1") == first
-    assert rules(node) == {POD: "100"}
-    node.delete("sbr", conf, netns="c1", ifname="net1")
-    assert rules(node) == {}
-
-
 @pytest.mark.peer
 @pytest.mark.parametrize(("adder", "deleter"), [("theirs", "ours"), ("ours", "theirs")])
 @pytest.mark.parametrize("subnets", [(NET,), (NET, NET6), (NET, "10.79.0.0/24")])

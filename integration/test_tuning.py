@@ -22,12 +22,6 @@ STASH = "/run/cni/tuning/c1_eth0.json"
 FORWARD = "net.ipv4.conf.IFNAME.forwarding"
 
 
-@pytest.fixture
-def pod(node: Node) -> Any:
-    """The result of a container's attachment to a bridge."""
-    return pods(node, bridge(), "c1")[0]
-
-
 def tuning(result: Any, **keys: Any) -> dict[str, Any]:
     return {"cniVersion": "1.1.0", "name": "net", "prevResult": result, **keys}
 
@@ -356,22 +350,6 @@ def test_gc_throws_away_what_is_of_this_network(node: Node) -> None:
     assert node.cni("GC", "tuning", conf) == (0, None)
     kept = {os.path.basename(path) for path in files(node) if path.startswith("/run/cni/tuning/")}
     assert kept == {"c2_eth0.json", "c3_eth0.json", "theirs_eth0.json"}
-
-
-@pytest.mark.parametrize("version", ["0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"])
-def test_every_version_of_the_specification(node: Node, version: str) -> None:
-    conf = bridge(cniVersion=version)
-    node.netns("c1")
-    first = node.add("bridge", conf, netns="c1")
-    result = node.add("tuning", tuning(first, cniVersion=version, mac=MAC), netns="c1")
-    assert result["cniVersion"] == version
-    assert look(node)["mac"] == MAC
-    if "interfaces" in first:
-        assert result["interfaces"][2].pop("mac") == MAC
-        first["interfaces"][2].pop("mac")
-    assert result == first
-    node.delete("tuning", tuning(result, cniVersion=version, mac=MAC), netns="c1")
-    assert look(node)["mac"] != MAC
 
 
 @pytest.mark.peer

@@ -246,7 +246,9 @@ def test_chained_plugins(pod: Node, plugin: str, version: str) -> None:
                 result = serve(pod, "ADD", plugin, previous, version)
                 assert faults(result, version, None if given in FLAT else CONTAINER) == []
                 assert cidrs(result) == cidrs(first)
-                assert given != version or plugin == "tuning" or result == first
+                # tuning says the MTU that it set, where there is a place for it.
+                told = plugin == "tuning" and version == "1.1.0"
+                assert given != version or told or result == first
                 assert is_made(pod)
                 check(pod, plugin, previous, version, given)
                 assert code(pod, "DEL", plugin, previous, version) == 0
