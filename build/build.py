@@ -71,14 +71,20 @@ def needed_glibc(folder: Path) -> tuple[int, int]:
     return newest
 
 
-def check(target: Path) -> None:
-    """Fail unless the bundle keeps its promises: size, C library, every name answers."""
+def needs_of(target: Path, most: int) -> str:
+    """Return what a folder of programs needs, size and C library; fail when that is more than is promised."""
     size = sum(path.lstat().st_size for path in target.rglob("*"))
-    if size > MAX_BYTES:
-        sys.exit(f"{target} has {size >> 20} MiB, above {MAX_BYTES >> 20}")
+    if size > most:
+        sys.exit(f"{target} has {size >> 20} MiB, above {most >> 20}")
     glibc = needed_glibc(target)
     if glibc > GLIBC_FLOOR:
         sys.exit(f"{target} needs glibc {glibc}, above {GLIBC_FLOOR}")
+    return f"{size / (1 << 20):.1f} MiB, glibc >= {glibc[0]}.{glibc[1]}"
+
+
+def check(target: Path) -> None:
+    """Fail unless the bundle keeps its promises: size, C library, every name answers."""
+    needs = needs_of(target, MAX_BYTES)
     for name in MODULES:
         answer = run(target / name, env={"CNI_COMMAND": "VERSION"}, input="{}")
         if VERSIONS[-1] not in answer:
@@ -86,7 +92,6 @@ def check(target: Path) -> None:
     run(target / "cnictl", "--version", env={})
     for name in DAEMONS:
         run(target / name, "daemon", "--help", env={})
-    needs = f"{size / (1 << 20):.1f} MiB, glibc >= {glibc[0]}.{glibc[1]}"
     print(f"{os.path.relpath(target)}: {len(MODULES)} plugins and cnictl, {needs}")
 
 

@@ -11,7 +11,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from build import GLIBC_FLOOR, ROOT, needed_glibc, run
+from build import ROOT, needs_of, run
 
 MAX_BYTES = 80 << 20
 
@@ -31,14 +31,9 @@ def main() -> None:
     shutil.rmtree(target, ignore_errors=True)
     target.parent.mkdir(parents=True, exist_ok=True)
     (work / "dist/flanneld").rename(target)
-    size = sum(path.lstat().st_size for path in target.rglob("*"))
-    if size > MAX_BYTES:
-        sys.exit(f"{target} has {size >> 20} MiB, above {MAX_BYTES >> 20}")
-    glibc = needed_glibc(target)
-    if glibc > GLIBC_FLOOR:
-        sys.exit(f"{target} needs glibc {glibc}, above {GLIBC_FLOOR}")
+    needs = needs_of(target, MAX_BYTES)
     run(target / "flanneld", "-version", env={})
-    print(f"{os.path.relpath(target)}: {size / (1 << 20):.1f} MiB, glibc >= {glibc[0]}.{glibc[1]}")
+    print(f"{os.path.relpath(target)}: {needs}")
 
 
 if __name__ == "__main__":
