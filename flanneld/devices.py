@@ -13,6 +13,7 @@ from flanneld import ethtool, tun, wireguard
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from cni_plugins.kernel.link import Link
     from cni_plugins.kernel.netlink import Netlink
     from flanneld.state import Device
 
@@ -35,10 +36,15 @@ class Kind:
     adjust: Callable[[Device], bool] = lambda _wanted: False
 
 
-def ensure(nl: Netlink, wanted: Device) -> bool:
+def ensure(nl: Netlink, wanted: Device, index: int = 0) -> bool:
     """Make a device, or make it what it has to be.
 
     One whose parameters cannot be changed is made anew, and what was on it is gone.
+
+    Args:
+        nl: the namespace.
+        wanted: the device.
+        index: its index when it was last seen; 0 for none.
 
     Returns:
         Whether anything had to be done.
@@ -47,7 +53,7 @@ def ensure(nl: Netlink, wanted: Device) -> bool:
         OSError: the kernel refuses.
     """
     kind = KINDS[wanted.kind]
-    there = link.find(nl, wanted.name)
+    there = link.find(nl, wanted.name) or _called_back(nl, wanted, index)
     if there is not None and not kind.fits(nl, wanted):
         log.warning("this device is another than wanted; making it anew", extra={"device": wanted.name})
         link.delete(nl, wanted.name)
@@ -68,6 +74,16 @@ def ensure(nl: Netlink, wanted: Device) -> bool:
         link.set_up(nl, there.index)
         changed = True
     return changed
+
+
+def _called_back(nl: Netlink, wanted: Device, index: int) -> Link | None:
+    """Give a device that somebody renamed its name back: another one could not have its VNI and port."""
+    there = link.find(nl, index=index) if index else None
+    if there is None or there.kind != wanted.kind:
+        return None
+    link.set_down(nl, index)  # not every kernel renames one that is up
+    linkset.rename(nl, index, wanted.name)
+    return link.get(nl, wanted.name)
 
 
 def _vxlan(nl: Netlink, wanted: Device) -> tunnel.Vxlan:

@@ -6,7 +6,7 @@ import asyncio
 import errno
 import socket
 from _struct import Struct
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 from cni_plugins.kernel.nlattr import attribute_map, text, uint, unpack
 
@@ -36,9 +36,11 @@ _RTM_ADDRESS = (20, 21)
 _RTM_ROUTE = (24, 25)
 _RTM_NEIGHBOUR = (28, 29)
 _IFLA_IFNAME = 3
+_RTA_DST = 1
 _RTA_OIF = 4
 _HEADER = Struct("=IHHII")
 _INDEX_AT_4 = Struct("=xxxxi")
+_LENGTH_AT_1 = Struct("=xB")
 
 
 class Lost:
@@ -46,8 +48,23 @@ class Lost:
 
 
 LOST = Lost()
-Notice = Lost | tuple[int, str]
-"""LOST, or the index of the link that a notice concerns, 0 for none, and its name if the notice says it."""
+
+
+class Change(NamedTuple):
+    """What changed.
+
+    Attributes:
+        link: index of the link that it concerns; 0 for a route that leads nowhere, or over several links.
+        name: of the link that changed itself.
+        destination: of a route, and its length.
+    """
+
+    link: int
+    name: str = ""
+    destination: tuple[bytes, int] | None = None
+
+
+Notice = Lost | Change
 
 
 class Filters:
@@ -150,8 +167,10 @@ def _parse(data: bytes) -> Iterator[Notice]:
         body = data[offset + 16 : offset + length]
         offset += (length + 3) & ~3
         if kind in _RTM_LINK:
-            yield unpack(_INDEX_AT_4, body)[0], text(attribute_map(body, 16).get(_IFLA_IFNAME, b""))
+            yield Change(unpack(_INDEX_AT_4, body)[0], text(attribute_map(body, 16).get(_IFLA_IFNAME, b"")))
         elif kind in _RTM_ADDRESS or kind in _RTM_NEIGHBOUR:
-            yield unpack(_INDEX_AT_4, body)[0], ""
+            yield Change(unpack(_INDEX_AT_4, body)[0])
         elif kind in _RTM_ROUTE:
-            yield uint(attribute_map(body, 12).get(_RTA_OIF, b"")), ""
+            given = attribute_map(body, 12)
+            destination = given.get(_RTA_DST, b""), unpack(_LENGTH_AT_1, body)[0]
+            yield Change(uint(given.get(_RTA_OIF, b"")), destination=destination)

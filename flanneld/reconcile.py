@@ -16,7 +16,7 @@ from flanneld.state import Address, Device, Forwarding, Peer, Route, State
 from flanneld.tables import Links, Tables, peers_differ, remove, write
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from flanneld.metrics import Metrics
     from flanneld.state import Thing
@@ -55,7 +55,8 @@ class Reconciler:
         self._has_devices = False
         self._wrote = -_SETTLE
         self._names: set[str] = set()
-        self._indexes: set[int] = set()
+        self._indexes: dict[str, int] = {}
+        self._destinations: set[tuple[bytes, int]] = set()
 
     async def want(self, state: State) -> bool:
         """Make this the wanted state and write what differs from the one before.
@@ -67,7 +68,9 @@ class Reconciler:
         """
         before, self._wanted = self._wanted, state
         difference = state.since(before)
-        self._names = {thing.name if isinstance(thing, Device) else thing.device for thing in state}
+        self._names = {thing.name if isinstance(thing, Device) else thing.device for thing in state} - {""}
+        self._destinations -= _destinations(difference.remove)
+        self._destinations |= _destinations(difference.write)
         changed = (*difference.write, *difference.remove)
         if not self._started or any(isinstance(thing, Device | Address) for thing in changed):
             self._started = True
@@ -127,8 +130,9 @@ class Reconciler:
                 if isinstance(notice, Lost):
                     log.warning("notices of the kernel were lost; looking at everything")
                     return "overrun"
-                index, name = notice
-                if index in self._indexes or name in self._names:
+                ours = notice.link in self._indexes.values() or notice.name in self._names
+                # Whoever leads one of our routes elsewhere is told of with the link that it leads to now.
+                if ours or notice.destination in self._destinations:
                     return "notice"
 
     def _delete_devices(self, before: State) -> None:
@@ -140,7 +144,7 @@ class Reconciler:
     def _look(self, nl: netlink.Netlink) -> Links:
         """Return the links, and note which notices to heed from now on."""
         links = Links(nl)
-        self._indexes = {links[name] for name in self._names}
+        self._indexes = {name: links[name] for name in self._names if links[name]}
         return links
 
     def _pass(self, cause: str, *, repairs: bool) -> None:
@@ -164,13 +168,13 @@ class Reconciler:
                 log.info("removing what is not wanted", extra={"thing": thing.key})
                 self._try(partial(remove, nl, thing, links))
             for thing in self._wanted:
-                if not isinstance(thing, Device) and not tables.has(thing):
-                    self._try(partial(write, nl, thing, links))
-                    if repairs:
-                        self._repaired(thing)
+                if isinstance(thing, Device) or tables.has(thing):
+                    continue
+                if self._try(partial(write, nl, thing, links)) and repairs:
+                    self._repaired(thing)
 
     def _device(self, nl: netlink.Netlink, wanted: Device, *, repairs: bool) -> None:
-        if devices.ensure(nl, wanted) and repairs:
+        if devices.ensure(nl, wanted, self._indexes.get(wanted.name, 0)) and repairs:
             self._repaired(wanted)
 
     def _repaired(self, thing: Thing) -> None:
@@ -188,3 +192,12 @@ class Reconciler:
             log.warning("the kernel refuses; this is tried again", extra={"why": why})
             return False
         return True
+
+
+def _destinations(things: Iterable[Thing]) -> set[tuple[bytes, int]]:
+    """Return the destinations of the routes among some things, as notices name them."""
+    return {
+        (thing.destination.network_address.packed, thing.destination.prefixlen)
+        for thing in things
+        if isinstance(thing, Route)
+    }

@@ -78,11 +78,20 @@ def identity(destination: IPv4Network | IPv6Network, metric: int) -> tuple[objec
 def put(nl: Netlink, route: Route, link: int) -> None:
     """Write a route over the link of this index, in the place of the one for the same destination."""
     doing = f"failed to write the route to {route.destination}"
-    nl.tell(RTM_NEWROUTE, _message(route, link, PROTOCOL), doing, NLM_F_CREATE | NLM_F_REPLACE)
+    message, flags = _message(route, link, PROTOCOL), NLM_F_CREATE | NLM_F_REPLACE
+    try:
+        nl.tell(RTM_NEWROUTE, message, doing, flags)
+    except OSError as error:
+        if error.errno != errno.EINVAL or route.destination.version == 4 or not route.onlink:
+            raise
+        # In IPv6 a gateway may not be behind another link already: here it is, by the route to be replaced.
+        delete(nl, route.destination, route.metric)
+        nl.tell(RTM_NEWROUTE, message, doing, flags)
 
 
 def delete(nl: Netlink, destination: IPv4Network | IPv6Network, metric: int, kind: int = 0) -> None:
     """Delete a route, whoever wrote it; one that is gone already is no error."""
+    _destination, metric = identity(destination, metric)  # else IPv6 takes that of any metric
     body = _RTMSG.pack(
         _FAMILIES[destination.version], destination.prefixlen, 0, 0, _RT_TABLE_MAIN, 0, 255, kind, 0
     )

@@ -1,4 +1,4 @@
-"""The kernel's notices are lost in a storm of them: everything is looked at, and nothing stays broken."""
+"""The kernel's notices: which are heeded, and what happens when they are lost or do not come."""
 
 from __future__ import annotations
 
@@ -6,18 +6,19 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
-from flanneld import notices
+import pytest
+
+from flanneld import notices, reconcile
 from integration.fleet import NETWORK, wait
 from integration.keeper import Keeper
 from integration.pings import Pings
-from integration.underlay import Underlay
+from integration.underlay import Underlay, address
 
 if TYPE_CHECKING:
-    import pytest
-
     from integration.node import Node
 
 CONFIG = {"Network": NETWORK, "Backend": {"Type": "vxlan"}}
+DUAL = {**CONFIG, "EnableIPv6": True, "IPv6Network": "fd00:244::/48"}
 SMALL = 4096
 ROUTES = [f"10.{100 + high}.{low}.0/24" for high in range(8) for low in range(250)]
 OURS = "10.244.21.0/24"
@@ -58,3 +59,56 @@ def test_a_storm_forces_a_full_pass(monkeypatch: pytest.MonkeyPatch, record_prop
             assert keeper.metrics.reconciles.get("overrun", 0) > 0
             assert keeper.metrics.repairs["route"] == 1
     record_property("storm", f"back {took:.2f} s after it; pings failed for {failed:.2f} s")
+
+
+@pytest.mark.parametrize("family", [4, 6], ids=["IPv4", "IPv6"])
+def test_a_route_that_is_led_elsewhere(family: int, record_property: Any) -> None:
+    """The notice names the link that it leads to now, or none: that is not one of ours."""
+    subnet = OURS if family == 4 else "fd00:244:0:21::/64"
+    router, near = (address(1, number, family) for number in (1, 12))
+    with Underlay() as underlay:
+        one, other = underlay.join(1, 11), underlay.join(2, 21)
+        with Keeper(one, DUAL, 11) as keeper, Keeper(other, DUAL, 21) as far:
+            keeper.know(far)
+            far.know(keeper)
+            show = ["ip", f"-{family}", "route"]
+            before = one.run(show).stdout
+            with Pings(one, subnet.partition("/")[0]) as pings:
+                for words in (f"via {router}", f"nexthop via {router} nexthop via {near}", "blackhole"):
+                    kind, way = (words, "") if words == "blackhole" else ("", words)
+                    calm(keeper)
+                    began = time.time()
+                    one.run([*show, "replace", *kind.split(), subnet, *way.split()])
+                    took = wait(lambda: one.run(show).stdout == before, 5)
+                    failed = pings.failed_since(began)
+                    record_property(words, f"back after {took:.2f} s; pings failed for {failed:.2f} s")
+                    assert took < 1.5
+
+
+def calm(keeper: Keeper) -> None:
+    """Wait until a keeper has nothing to do, so that only what comes next makes it look."""
+    passes, since = -1, time.monotonic()
+    while time.monotonic() < since + 1.2:
+        if passes != (now := sum(keeper.metrics.reconciles.values())):
+            passes, since = now, time.monotonic()
+        time.sleep(0.05)
+
+
+def test_a_full_pass_needs_no_notice(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def silence(_reconciler: reconcile.Reconciler, _notices: notices.Notices) -> str:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    assert reconcile._PERIOD == 30
+    monkeypatch.setattr(reconcile, "_PERIOD", 1.0)
+    monkeypatch.setattr(reconcile.Reconciler, "_next", silence)
+    with Underlay() as underlay:
+        one, other = underlay.join(1, 11), underlay.join(2, 21)
+        with Keeper(one, CONFIG, 11) as keeper, Keeper(other, CONFIG, 21) as far:
+            keeper.know(far)
+            before = one.run(["ip", "route"]).stdout
+            one.run(["ip", "route", "del", OURS])
+            wait(lambda: one.run(["ip", "route"]).stdout == before, 5)
+            assert keeper.metrics.reconciles["timer"] > 0
+            assert set(keeper.metrics.reconciles) == {"timer", "change"}
+            assert keeper.metrics.repairs == {"route": 1}
