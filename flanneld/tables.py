@@ -102,7 +102,10 @@ def _on_device(nl: Netlink, device: Device, index: int) -> Iterator[Thing]:
         for entry in neigh.neighbours(nl, index, version):
             if entry.permanent:
                 yield Neighbour(name, ip_address(entry.dst), link.format_mac(entry.mac))
+    learns = bool(dict(device.options).get("learning"))
     for entry in neigh.forwarding(nl, index):
+        if learns and not entry.permanent:
+            continue  # what the device has learnt, as it was asked to
         yield Forwarding(name, link.format_mac(entry.mac), ip_address(entry.dst))
 
 
