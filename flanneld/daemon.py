@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from flanneld import iface, subnetfile
 from flanneld.iface import UplinkError
 from flanneld.lease import Leases
-from flanneld.manager import ManagerError
+from flanneld.manager import LeaseLostError, ManagerError
 from flanneld.notices import LINKS, Notices
 from flanneld.pauses import Pauses
 from flanneld.state import Route, State
@@ -102,6 +102,7 @@ class Daemon:
         self._changed = asyncio.Event()
         self._listed = asyncio.Event()
         self._moved = asyncio.Event()
+        self._up = asyncio.Event()
         self._leases = Leases()
         self._content = b""
         self._written = b""
@@ -137,6 +138,7 @@ class Daemon:
                 tasks.create_task(self._watch_uplink())
                 tasks.create_task(self._follow(backend))
                 tasks.create_task(self._apply(backend))
+                tasks.create_task(self._tell_ready())
                 tasks.create_task(self._guard_file())
         finally:
             await backend.close()
@@ -147,6 +149,8 @@ class Daemon:
         while True:
             try:
                 return await step()
+            except LeaseLostError:
+                raise
             except (ManagerError, UplinkError) as error:
                 self._metrics.failed(what)
                 pause = pauses.next()
@@ -196,7 +200,7 @@ class Daemon:
             if iface.is_gone(self._choice):
                 self._find_again()
             now = iface.look(self._choice, self._config.families)
-        except UplinkError as error:
+        except (OSError, UplinkError) as error:
             log.warning("the uplink is not usable now", extra={"why": error})
             return
         before, self._uplink = self._uplink, now
@@ -210,11 +214,18 @@ class Daemon:
             self._moved.set()
 
     async def _follow(self, backend: Backend) -> None:
-        """Tell the others where we are when that has changed, until they can be told."""
+        """Tell the others where we are when that has changed, until they can be told.
+
+        Raises:
+            LeaseLostError: the node has another subnet now, which pods that run cannot follow.
+        """
         while True:
             await self._moved.wait()
             self._moved.clear()
-            self._lease = await self._insist(lambda: self._publish(backend, self._lease.key), "publish")
+            lease = await self._insist(lambda: self._publish(backend, self._lease.key), "publish")
+            if lease.key != self._lease.key:
+                raise LeaseLostError(f"this node had {self._lease}, now it has {lease}")
+            self._lease = lease
             self._changed.set()
 
     def _find_again(self) -> None:
@@ -240,7 +251,7 @@ class Daemon:
             state = backend.desired(uplink, lease, others)
             if self._options.ip_blackhole_route:
                 state |= State(_blackhole(lease))
-            if not await self._kernel.want(state) and not self._metrics.ready:
+            if not await self._kernel.want(state) and not self._up.is_set():
                 await asyncio.sleep(_RETRY)  # no pod may be made before there is a path
                 self._changed.set()
                 continue
@@ -250,10 +261,15 @@ class Daemon:
                 self._config, lease, backend.mtu(uplink), masquerade=self._options.ip_masq
             )
             self._write_file()
-            if not self._metrics.ready:
-                await self._insist(self._manager.mark_ready)
-                self._metrics.ready = True
+            if not self._up.is_set():
+                self._up.set()
+                self._metrics.up = True
                 log.info("the paths are up", extra={"subnet": lease, "leases": len(others)})
+
+    async def _tell_ready(self) -> None:
+        """Tell the source of leases, which may be away just then, that the paths are up."""
+        await self._up.wait()
+        await self._insist(self._manager.mark_ready, "publish")
 
     def _write_file(self) -> bool:
         """Put subnet.env in place; return whether it was right already."""
@@ -261,8 +277,10 @@ class Daemon:
             wrote = subnetfile.write(self._options.subnet_file, self._content)
         except OSError as error:
             self._metrics.failed("subnetfile")
+            self._metrics.broken["subnetfile"] = str(error)
             log.warning("subnet.env cannot be written", extra={"why": error})
             return False
+        self._metrics.broken.pop("subnetfile", None)
         if wrote and self._content == self._written:
             self._metrics.repaired("subnetfile")
             log.warning("somebody changed subnet.env; it is written again")

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from flanneld.metrics import Metrics
 
+_TIMEOUT = 10.0
+"""Seconds after which a client that says nothing is left: each has a thread."""
 _BEAT = 1.0
 _DEAD = 10.0
 """Seconds without a heartbeat after which the daemon counts as hung."""
@@ -41,6 +43,8 @@ class Health:
         health = self
 
         class Handler(BaseHTTPRequestHandler):
+            timeout = _TIMEOUT
+
             def do_GET(self) -> None:
                 status, kind, body = health.answer(self.path.partition("?")[0])
                 self.send_response(status)
@@ -81,7 +85,8 @@ class Health:
         if path == "/readyz":
             if alive and self._metrics.ready:
                 return 200, plain, b"the paths are up\n"
-            return 503, plain, b"the paths are not up yet\n"
+            broken = [f"{part}: {why}\n" for part, why in list(self._metrics.broken.items())]
+            return 503, plain, ("".join(broken) or "the paths are not up yet\n").encode(errors="replace")
         if path == "/metrics":
             text = "\n".join(expose(self._metrics)) + "\n"
             return 200, "text/plain; version=0.0.4; charset=utf-8", text.encode()
@@ -93,7 +98,11 @@ def expose(metrics: Metrics) -> Iterator[str]:
     age = time.monotonic() - metrics.last_event
     gauges: tuple[tuple[str, str, float], ...] = (
         ("leases", "Other nodes' leases, of every backend.", metrics.leases),
-        ("ready", "Whether the paths are up and subnet.env is written.", int(metrics.ready)),
+        (
+            "ready",
+            "Whether the paths are up and subnet.env is written, and both as they should be.",
+            int(metrics.ready),
+        ),
         ("watch_age_seconds", "Since the source of leases was last heard of.", round(age, 3)),
     )
     for name, text, value in gauges:

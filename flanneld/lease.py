@@ -14,6 +14,21 @@ if TYPE_CHECKING:
 NO_DATA = "null"
 
 
+_BRACKETS = 200
+"""In the data of one lease: Python's decoder ends with a RecursionError where some hundred are nested."""
+
+
+def decode_data(text: str) -> Any:
+    """Decode JSON that another node wrote.
+
+    Raises:
+        ValueError: it is none, or such as no backend writes.
+    """
+    if text.count("[") + text.count("{") > _BRACKETS:
+        raise ValueError("it has too many brackets")
+    return json.loads(text)
+
+
 def encode_data(data: Any) -> str:
     """Return a backend's data as it is published: JSON without blanks, keys in the order given."""
     return json.dumps(data, separators=(",", ":"))
@@ -48,6 +63,18 @@ class LeaseAttrs:
             ValueError: it is no JSON; another node wrote it, so the caller goes on without that node.
         """
         return json.loads(self.backend_data if family == 4 else self.backend_v6_data)
+
+    def text(self, family: int, name: str) -> str:
+        """Return what that data say by a name, such as `VtepMAC`.
+
+        Raises:
+            ValueError: they say nothing, or no text; another node wrote them.
+        """
+        data = self.data(family)
+        found = data.get(name) if isinstance(data, dict) else None
+        if not isinstance(found, str):
+            raise ValueError(f"its data have no {name}")  # noqa: TRY004
+        return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from flanneld.health import Health
 from flanneld.manager import ManagerError
 from flanneld.metrics import Metrics
 from flanneld.netconf import NetconfError
-from flanneld.options import Options, UsageError, parse, usage
+from flanneld.options import OptionError, Options, UsageError, parse, usage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -34,7 +34,8 @@ def main(arguments: Sequence[str]) -> int:
     """Run the daemon, or an init container's command.
 
     Returns:
-        0 after SIGTERM or SIGINT; 1 when the daemon could not go on; 2 for a mistake on the command line.
+        0 after SIGTERM or SIGINT; 1 when the daemon could not go on, or was asked for what cannot be; 2 for a
+        command line that cannot be read.
     """
     if arguments and arguments[0] in install.COMMANDS:
         return install.main(arguments)
@@ -47,6 +48,9 @@ def main(arguments: Sequence[str]) -> int:
     except UsageError as error:
         sys.stderr.write(f"{error}\n{usage()}\n")
         return 2
+    except OptionError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
     if options.version:
         sys.stderr.write(f"{VERSION}\n")
         return 0

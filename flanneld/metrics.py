@@ -18,7 +18,8 @@ class Metrics:
         errors: failures that were tried again, by where they happened (`kernel`, `traffic`, `manager`,
             `publish` …).
         last_event: when the subnet manager was last heard of, on the monotonic clock.
-        ready: whether the paths are up and subnet.env is written.
+        up: whether the paths came up and subnet.env was written.
+        broken: what is not as it should be now, and why: `kernel`, `subnetfile`.
     """
 
     leases: int = 0
@@ -26,7 +27,13 @@ class Metrics:
     repairs: dict[str, int] = field(default_factory=dict)
     errors: dict[str, int] = field(default_factory=dict)
     last_event: float = field(default_factory=time.monotonic)
-    ready: bool = False
+    up: bool = False
+    broken: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def ready(self) -> bool:
+        """Whether this node's paths are as they should be; who tells of leases may be away meanwhile."""
+        return self.up and not self.broken
 
     def reconciled(self, cause: str) -> None:
         """Count a full pass."""

@@ -14,11 +14,22 @@ _TRUE = ("1", "t", "T", "TRUE", "true", "True")
 _FALSE = ("0", "f", "F", "FALSE", "false", "False")
 _DAY = 24 * 60
 """Minutes that a lease in etcd lives."""
+_VARIABLES = {
+    "NODE_NAME": "our node's name, for Kubernetes",
+    "POD_NAME, POD_NAMESPACE": "else our pod, which the apiserver tells the node of",
+    "WIREGUARD_KEY_FILE": "the private key of wireguard, instead of /run/flannel/wgkey",
+    "EVENT_QUEUE_DEPTH": "accepted for compatibility; no queue of events can overflow here",
+    "CONT_WHEN_CACHE_NOT_READY": "accepted for compatibility; it always waits until it has all nodes",
+}
 _ANNOTATION_PREFIX = re.compile(r"(?:[a-z0-9_-]+\.)+[a-z0-9_-]+/(?:[a-z0-9_-]+-)?")
 
 
 class UsageError(ValueError):
     """The command line cannot be understood."""
+
+
+class OptionError(ValueError):
+    """The command line is understood, but asks for what cannot be."""
 
 
 @dataclass(slots=True)
@@ -78,17 +89,17 @@ class Options:
         """Return what stands before an annotation's own name.
 
         Raises:
-            UsageError: Kubernetes would take no such annotation.
+            OptionError: Kubernetes would take no such annotation.
         """
         prefix = self.kube_annotation_prefix
         if prefix.count("/") > 1:
-            raise UsageError("kube-annotation-prefix may have one slash at most")
+            raise OptionError("kube-annotation-prefix may have one slash at most")
         if "/" not in prefix:
             prefix += "/"
         if not prefix.endswith(("/", "-")):
             prefix += "-"
         if not _ANNOTATION_PREFIX.fullmatch(prefix):
-            raise UsageError("kube-annotation-prefix must be a domain name, or one, a slash and a word")
+            raise OptionError("kube-annotation-prefix must be a domain name, or one, a slash and a word")
         return prefix
 
 
@@ -102,7 +113,8 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Options:
     `=`. Words after `--`, or after the first that is no flag, are ignored, as Go's flanneld ignores them.
 
     Raises:
-        UsageError: a flag is unknown, or its value cannot be read or used.
+        UsageError: a flag is unknown, or its value cannot be read.
+        OptionError: a value cannot be used, or not without another.
     """
     options = Options()
     seen = set()
@@ -129,7 +141,9 @@ def parse(arguments: Sequence[str], environment: Mapping[str, str]) -> Options:
         if name not in seen and environment.get(variable):
             _set(options, name, environment[variable], variable)
     if not 0 < options.subnet_lease_renew_margin < _DAY:
-        raise UsageError(f"subnet-lease-renew-margin must be from 1 to {_DAY - 1} minutes")
+        raise OptionError(f"subnet-lease-renew-margin must be from 1 to {_DAY - 1} minutes")
+    if bool(options.etcd_keyfile) != bool(options.etcd_certfile):  # gRPC would abort the process
+        raise OptionError("etcd-keyfile and etcd-certfile need each other")
     return options
 
 
@@ -142,6 +156,9 @@ def usage() -> str:
         shown = f" (default {default})" if default and default is not True else ""
         shown = " (default true)" if default is True else shown
         lines += [f"  -{name}", f"    \t{hints[attribute].__metadata__[0]}{shown}"]
+    lines += ["", "Variables: each flag's, as FLANNELD_ETCD_PREFIX is -etcd-prefix's, and"]
+    for names, meaning in _VARIABLES.items():
+        lines += [f"  {names}", f"    \t{meaning}"]
     return "\n".join(lines)
 
 

@@ -1,7 +1,8 @@
-"""Growing pauses between attempts."""
+"""Growing pauses between attempts, and waiting for what may come sooner."""
 
 from __future__ import annotations
 
+import asyncio
 import random
 
 
@@ -27,3 +28,12 @@ class Pauses:
     def reset(self) -> None:
         """Begin anew: something worked."""
         self._next = self._first
+
+
+async def happens(event: asyncio.Event, seconds: float | None) -> bool:
+    """Wait for an event, for ever or so many seconds; tell whether it came."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await event.wait()
+    except TimeoutError:
+        return False

@@ -119,8 +119,9 @@ class Reconciler:
                     await asyncio.sleep(_SETTLE)
                 self._refused = False
                 if self._started:
-                    self._pass(cause, repairs=True)
+                    self._try(partial(self._pass, cause, repairs=True))
                 if not self._refused:
+                    self._metrics.broken.pop("kernel", None)
                     retries.reset()
 
     async def _next(self, notices: Notices) -> str:
@@ -188,7 +189,7 @@ class Reconciler:
         except OSError as error:
             self._refused = True
             self._metrics.failed("kernel")
-            why = "; ".join([str(error), *getattr(error, "__notes__", ())])
+            why = self._metrics.broken["kernel"] = "; ".join([str(error), *getattr(error, "__notes__", ())])
             log.warning("the kernel refuses; this is tried again", extra={"why": why})
             return False
         return True

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
 from integration.checks import ping
-from integration.etcd import SUBNETS
-from integration.fleet import Fleet, Member, wait
+from integration.etcd import CONFIG, FOLDER, SUBNETS, Etcd
+from integration.fleet import HEALTH, VXLAN, Fleet, Member, wait
 from integration.pings import Pings
 
 if TYPE_CHECKING:
@@ -157,3 +159,139 @@ def test_the_uplink_changes_while_etcd_is_gone(fleet: Fleet) -> None:
     wait(lambda: json.loads(fleet.etcd.leases()[lease])["PublicIP"] == "198.18.2.23", 40)
     near = fleet.members["node-11"]
     wait(lambda: ping(near.node, "node-11", far.pods["node-21"], wait=1))
+
+
+def end_leases(fleet: Fleet, *, only: str = "", taken_by: str = "") -> None:
+    """While etcd is out of reach for all, let leases run out, and another node take what one of them had."""
+    fleet.etcd.stop()
+    with Etcd(fleet.underlay.router) as unreachable:  # on the same data
+        for name in unreachable.leases():
+            if name == only or not only:
+                unreachable.ctl("lease", "revoke", f"{unreachable.ttl(name)['id']:x}")
+        if taken_by:
+            unreachable.put(SUBNETS + only, json.dumps({"PublicIP": taken_by, "BackendType": "vxlan"}))
+
+
+class Routes:
+    """The kernel's notices of changed routes on a machine; a context manager."""
+
+    def __init__(self, member: Member) -> None:
+        command = ["ip", "monitor", "route"]
+        self._process = member.node.popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+
+    def __enter__(self) -> Self:
+        time.sleep(0.3)
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        if self._process.poll() is None:
+            self.lost()
+
+    def lost(self) -> list[str]:
+        """Return the routes that went."""
+        self._process.terminate()
+        output, _errors = self._process.communicate()
+        return [line for line in output.decode().splitlines() if line.startswith("Deleted 10.244.")]
+
+
+def test_every_lease_runs_out_while_etcd_is_gone(fleet: Fleet, record_property: Any) -> None:
+    """Nobody's paths go, not for a moment, and each node leases its subnet again."""
+    near, one, far = (fleet.members[f"node-{number}"] for number in (11, 12, 21))
+    subnets = {subnet(member).replace("/", "-") for member in (near, one, far)}
+    wait(lambda: set(fleet.etcd.leases()) == subnets)
+    with Pings(one.node, far.pods["node-21"], "node-12") as pings, Routes(one) as routes:
+        began = time.time()
+        end_leases(fleet)
+        fleet.etcd.start()
+        took = wait(lambda: set(fleet.etcd.leases()) == subnets, 40)
+        wait(lambda: all("flanneld_leases 2\n" in member.get("/metrics") for member in (near, one, far)))
+        failed = pings.failed_since(began)
+        assert routes.lost() == []
+    record_property(
+        "leases", f"leased again {took:.1f} s after etcd is back; pings failed for {failed:.2f} s"
+    )
+    assert failed < 1
+    assert not any(member.daemon_ended() for member in (near, one, far))
+
+
+def test_etcd_loses_everything(fleet: Fleet) -> None:
+    """It is made anew, as nobody had a backup: the nodes' subnets and paths are what they were."""
+    near, one, far = (fleet.members[f"node-{number}"] for number in (11, 12, 21))
+    subnets = {subnet(member).replace("/", "-") for member in (near, one, far)}
+    with Routes(one) as routes:
+        fleet.etcd.stop()
+        shutil.rmtree(fleet.underlay.router.path(f"{FOLDER}/data"))
+        fleet.etcd.start()
+        fleet.etcd.put(CONFIG, json.dumps(VXLAN))
+        wait(lambda: set(fleet.etcd.leases()) == subnets, 60)
+        wait(lambda: "flanneld_leases 2\n" in one.get("/metrics"))
+        assert routes.lost() == []
+    assert ping(one.node, "node-12", far.pods["node-21"])
+
+
+def test_a_lease_runs_out_while_its_daemon_is_down(fleet: Fleet) -> None:
+    """Its pods are reached all the time, and it has the same subnet afterwards."""
+    one, far = fleet.members["node-12"], fleet.members["node-21"]
+    before = subnet(far)
+    assert far.stop() == 0
+    with Pings(one.node, far.pods["node-21"], "node-12") as pings, Routes(one) as routes:
+        began = time.time()
+        end_leases(fleet, only=before.replace("/", "-"))
+        fleet.etcd.start()
+        wait(lambda: 'flanneld_errors_total{where="manager"}' in one.get("/metrics"))
+        fleet.start(far)
+        assert subnet(far) == before
+        wait(lambda: before.replace("/", "-") in fleet.etcd.leases())
+        assert pings.failed_since(began) < 1
+        assert routes.lost() == []
+
+
+def test_another_node_has_taken_the_subnet(fleet: Fleet) -> None:
+    """The daemon says so and ends; started again, it leases another."""
+    one, far = fleet.members["node-12"], fleet.members["node-21"]
+    before = subnet(far)
+    end_leases(fleet, only=before.replace("/", "-"), taken_by="198.18.1.66")
+    fleet.etcd.start()
+    wait(far.daemon_ended, 60)
+    assert far.daemon is not None
+    assert far.daemon.returncode == 1
+    assert json.loads(fleet.etcd.leases()[before.replace("/", "-")])["PublicIP"] == "198.18.1.66"
+    fleet.start(far)
+    assert subnet(far) != before
+    assert not one.daemon_ended()
+    fleet.etcd.ctl("del", SUBNETS + before.replace("/", "-"))
+
+
+CONFLICT = "ip link del flannel.1; ip link add other type vxlan id 1 dstport 8472 local {} dev uplink"
+
+
+def test_readiness_follows_the_paths(fleet: Fleet) -> None:
+    """Another program takes our VNI: the kernel refuses the device, until that one goes."""
+    one = fleet.members["node-12"]
+    wait(lambda: "are up" in one.get("/readyz"))
+    for _attempt in range(20):  # the daemon is quick to put it back
+        one.node.run(["sh", "-c", CONFLICT.format(one.address)], check=False)
+        if "other" in one.node.links():
+            break
+    wait(lambda: "503" in status(one, "/readyz"))
+    assert "flanneld_ready 0\n" in one.get("/metrics")
+    assert "200" in status(one, "/healthz")
+    one.node.run(["ip", "link", "del", "other"])
+    wait(lambda: "200" in status(one, "/readyz"), 40)
+    fleet.etcd.stop()  # whoever tells of leases may be away: traffic goes on
+    try:
+        errors = failures(one, "manager")
+        wait(lambda: failures(one, "manager") > errors)
+        assert "200" in status(one, "/readyz")
+    finally:
+        fleet.etcd.start()
+
+
+def status(member: Member, path: str) -> str:
+    """Return the first line of the health server's answer."""
+    request = f"GET {path} HTTP/1.0\r\n\r\n".encode()
+    return (
+        member.node.run(["busybox", "nc", "127.0.0.1", str(HEALTH)], stdin=request)
+        .stdout.decode()
+        .partition("\r")[0]
+    )

@@ -117,3 +117,27 @@ def test_the_manual_has_every_option() -> None:
         model = OPTIONS.get(kind)
         known = {field.alias or name for name, field in model.model_fields.items()} if model else set()
         assert told == known, kind
+
+
+@pytest.mark.parametrize("kind", ["vxlan", "wireguard"])
+@pytest.mark.parametrize(
+    "data",
+    [
+        "null",
+        "5",
+        "[]",
+        "{}",
+        '"x"',
+        *(f'{{"VtepMAC":{it},"PublicKey":{it}}}' for it in ("null", "5", '"é"')),
+    ],
+)
+def test_what_one_node_publishes_is_no_other_nodes_end(kind: str, data: str) -> None:
+    """Whoever may write one node's annotations must not end every daemon of the cluster."""
+    backend = make(config(kind))
+    if kind == "vxlan":
+        asyncio.run(backend.start(UPLINK, LeaseAttrs(UPLINK.public_ip, None, kind, data)))
+    attrs = LeaseAttrs(IPv4Address("198.18.2.21"), None, kind, data)
+    other = Lease(IPv4Network("10.244.21.0/24"), None, attrs)
+    before = backend.desired(UPLINK, OWN, [])
+    after = backend.desired(UPLINK, OWN, [other])
+    assert not after.since(before).write

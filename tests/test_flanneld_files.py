@@ -124,7 +124,7 @@ def test_health_readiness_and_metrics() -> None:
     try:
         assert get(health.port, "/healthz")[0] == 200
         assert get(health.port, "/readyz")[0] == 503
-        metrics.ready = True
+        metrics.up = True
         assert get(health.port, "/readyz?verbose")[0] == 200
         assert get(health.port, "/nothing")[0] == 404
         status, text = get(health.port, "/metrics")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from flanneld.options import Options, UsageError, parse, usage
+from flanneld import main
+from flanneld.options import OptionError, Options, UsageError, parse, usage
 
 
 @pytest.mark.parametrize("words", [["-ip-masq"], ["--ip-masq"], ["-ip-masq=true"], ["--ip-masq=T"]])
@@ -45,14 +46,43 @@ def test_variables_fill_in_what_the_command_line_leaves() -> None:
         (["-healthz-port=x"], 'invalid value "x"'),
         (["---ip-masq"], "bad flag syntax: ---ip-masq"),
         (["-=x"], "bad flag syntax"),
-        (["-subnet-lease-renew-margin=0"], "subnet-lease-renew-margin must be from 1 to 1439"),
-        (["-subnet-lease-renew-margin=1440"], "subnet-lease-renew-margin must be from 1 to 1439"),
     ],
 )
 def test_what_cannot_be_read_is_named(words: list[str], said: str) -> None:
     with pytest.raises(UsageError) as error:
         parse(words, {})
     assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["-subnet-lease-renew-margin=0"], "subnet-lease-renew-margin must be from 1 to 1439"),
+        (["-subnet-lease-renew-margin=1440"], "subnet-lease-renew-margin must be from 1 to 1439"),
+        (["-etcd-keyfile=/k"], "etcd-keyfile and etcd-certfile need each other"),
+    ],
+)
+def test_what_cannot_be_done_is_named(words: list[str], said: str) -> None:
+    with pytest.raises(OptionError, match=said):
+        parse(words, {})
+
+
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        (["-help"], 0),
+        (["-version"], 0),
+        (["-no-such"], 2),
+        (["-healthz-port=x"], 2),
+        (["-subnet-lease-renew-margin=0"], 1),
+        (["-kube-annotation-prefix=nodots"], 1),
+    ],
+)
+def test_the_exit_status_tells_what_is_wrong(
+    words: list[str], status: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main.main(words) == status
+    assert capsys.readouterr().err
 
 
 def test_a_variable_that_cannot_be_read_is_named() -> None:
@@ -86,7 +116,7 @@ def test_the_annotations_prefix(given: str, prefix: str) -> None:
 
 @pytest.mark.parametrize("given", ["a.b/c/d", "nodots", "A.b", "a.b/C"])
 def test_an_impossible_prefix(given: str) -> None:
-    with pytest.raises(UsageError):
+    with pytest.raises(OptionError):
         Options(kube_annotation_prefix=given).annotation_prefix()
 
 
@@ -95,3 +125,5 @@ def test_the_help_names_every_flag_and_default() -> None:
     assert "-etcd-prefix\n" in text
     assert "(default /coreos.com/network)" in text
     assert text.count("\n  -") == len(Options.__slots__)
+    for name in ("NODE_NAME", "EVENT_QUEUE_DEPTH", "CONT_WHEN_CACHE_NOT_READY"):
+        assert f"\n  {name}" in text

@@ -93,7 +93,7 @@ class Vxlan:
                     things += [
                         thing for family in self._families for thing in self._remote(uplink, lease, family)
                     ]
-                except (KeyError, TypeError, ValueError) as error:
+                except ValueError as error:
                     self._complaints.about(lease, repr(error))
         return State(things)
 
@@ -133,8 +133,8 @@ class Vxlan:
         if self._options.direct_routing and uplink.is_direct(node):
             yield Route(subnet, uplink.name, node)
             return
-        data, device, gateway = lease.attrs.data(family), self._name(family), subnet.network_address
-        mac = _checked_mac(data["VtepMAC"])
+        device, gateway = self._name(family), subnet.network_address
+        mac = _checked_mac(lease.attrs.text(family, "VtepMAC"))
         yield Neighbour(device, gateway, mac)
         yield Forwarding(device, mac, node)
         yield Route(subnet, device, gateway, onlink=True)
@@ -157,6 +157,6 @@ def _stored_mac(published: LeaseAttrs | None, family: int) -> str:
     if published is None or published.backend_type != Vxlan.type:
         return ""
     try:
-        return _checked_mac(published.data(family)["VtepMAC"])
-    except (KeyError, TypeError, ValueError):
+        return _checked_mac(published.text(family, "VtepMAC"))
+    except ValueError:
         return ""

@@ -122,7 +122,7 @@ class Wireguard:
             if lease.attrs.backend_type == self.type:
                 try:
                     things += self._peers(uplink, lease)
-                except (KeyError, TypeError, ValueError) as error:
+                except ValueError as error:
                     self._complaints.about(lease, repr(error))
         return State(things)
 
@@ -165,7 +165,7 @@ class Wireguard:
             yield self._peer(self._device(4), lease, node, used)
 
     def _peer(self, device: str, lease: Lease, node: IPv4Address | IPv6Address, families: list[int]) -> Peer:
-        key = wireguard.text(wireguard.parse(lease.attrs.data(families[-1])["PublicKey"]))
+        key = wireguard.text(wireguard.parse(lease.attrs.text(families[-1], "PublicKey")))
         if key == self._public_key:
             raise ValueError("its key is ours: a copied machine? Delete the key file of one of them")
         return Peer(

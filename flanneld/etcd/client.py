@@ -37,6 +37,8 @@ _OPTIONS = (
     ("grpc.max_reconnect_backoff_ms", 2000),
     ("grpc.use_local_subchannel_pool", 1),  # a new channel is a new connection, and not one that is dead
 )
+_UNUSABLE = (grpc.aio.UsageError, asyncio.InvalidStateError, OSError)
+"""A channel that another task has closed meanwhile, and a file that is being replaced."""
 _STALE_TOKEN = ("invalid auth token", "revision of auth store is old", "user name is empty")
 
 
@@ -96,8 +98,8 @@ class Client:
             ManagerError: nobody answers; the next call goes to the next endpoint.
         """
 
-        async def ask(metadata: _Metadata) -> Any:
-            stub = getattr(rpc, f"{service}Stub")(self._channel)
+        async def ask(channel: Any, metadata: _Metadata) -> Any:
+            stub = getattr(rpc, f"{service}Stub")(channel)
             return await getattr(stub, method)(request, timeout=_TIMEOUT, metadata=metadata)
 
         return await self._answer(ask)
@@ -110,14 +112,24 @@ class Client:
             ManagerError: nobody answers.
         """
 
-        async def ask(metadata: _Metadata) -> int:
-            stream = rpc.LeaseStub(self._channel).LeaseKeepAlive(timeout=_TIMEOUT, metadata=metadata)
+        async def ask(channel: Any, metadata: _Metadata) -> int:
+            stream = rpc.LeaseStub(channel).LeaseKeepAlive(timeout=_TIMEOUT, metadata=metadata)
             await stream.write(rpc.LeaseKeepAliveRequest(ID=lease))
             answer = await stream.read()
             stream.cancel()
             return 0 if answer is grpc.aio.EOF else int(answer.TTL)
 
         return await self._answer(ask)
+
+    async def has_lease(self, lease: int) -> bool:
+        """Tell whether an etcd lease lives: one that ran out or was revoked has taken its keys with it.
+
+        Raises:
+            RefusedError: etcd says no.
+            ManagerError: nobody answers.
+        """
+        answer = await self.call("Lease", "LeaseTimeToLive", rpc.LeaseTimeToLiveRequest(ID=lease))
+        return bool(answer.TTL > 0)
 
     async def watch(self, prefix: bytes, revision: int) -> AsyncIterator[Any]:
         """Yield what etcd says about the keys under a prefix: changes, and answers without any every 10 s.
@@ -137,8 +149,8 @@ class Client:
         stream: Any = None
         try:
             async with asyncio.timeout(_TIMEOUT):  # gRPC itself would try to connect for 20 seconds
-                metadata = (*await self._metadata(), ("hasleader", "true"))
-                stream = rpc.WatchStub(self._channel).Watch(metadata=metadata)
+                channel, metadata = await self._connect()
+                stream = rpc.WatchStub(channel).Watch(metadata=(*metadata, ("hasleader", "true")))
                 await stream.write(rpc.WatchRequest(create_request=create))
             asking = asyncio.create_task(_ask(stream))
             while True:
@@ -162,34 +174,46 @@ class Client:
             raise await self._failed(error) from None
         except asyncio.CancelledError:
             raise _cancelled() from None
+        except _UNUSABLE as error:
+            raise ManagerError(f"the connection to etcd cannot be used: {error}") from None
         finally:
             if asking is not None:
                 asking.cancel()
             if stream is not None:
                 stream.cancel()
 
-    async def _answer(self, ask: Callable[[_Metadata], Awaitable[_T]]) -> _T:
+    async def _answer(self, ask: Callable[[Any, _Metadata], Awaitable[_T]]) -> _T:
         """Ask; once more, with a new token, if etcd does not know ours any more."""
         for last in (False, True):
             try:
-                return await ask(await self._metadata())
+                # gRPC's own timeout is none for a stream whose channel is closed while it is opened.
+                async with asyncio.timeout(2 * _TIMEOUT + 1):
+                    return await ask(*await self._connect())
+            except TimeoutError:
+                await self._leave()
+                raise ManagerError("etcd is silent") from None
             except rpc.AioRpcError as error:
                 if last or not _is_stale(error):
                     raise await self._failed(error) from None
                 self._token = ""
             except asyncio.CancelledError:
                 raise _cancelled() from None
+            except _UNUSABLE as error:
+                raise ManagerError(f"the connection to etcd cannot be used: {error}") from None
         raise AssertionError("unreachable")
 
-    async def _metadata(self) -> _Metadata:
-        """Connect, show who we are, and return what goes with every request."""
-        if self._channel is None:
-            self._channel = self._open(self._access.endpoints[self._turn % len(self._access.endpoints)])
+    async def _connect(self) -> tuple[Any, _Metadata]:
+        """Connect, show who we are; return the channel, and what goes with every request."""
+        channel = self._channel
+        if channel is None:
+            channel = self._channel = self._open(
+                self._access.endpoints[self._turn % len(self._access.endpoints)]
+            )
         if self._access.username and not self._token:
             request = rpc.AuthenticateRequest(name=self._access.username, password=self._access.password)
-            answer = await rpc.AuthStub(self._channel).Authenticate(request, timeout=_TIMEOUT)
+            answer = await rpc.AuthStub(channel).Authenticate(request, timeout=_TIMEOUT)
             self._token = answer.token
-        return (("token", self._token),) if self._token else ()
+        return channel, (("token", self._token),) if self._token else ()
 
     def _open(self, url: str) -> Any:
         parts = urlsplit(url if "://" in url else f"http://{url}")

@@ -12,7 +12,7 @@ import re
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import TYPE_CHECKING, Any
 
-from flanneld.lease import NO_DATA, LeaseAttrs, encode_data
+from flanneld.lease import NO_DATA, LeaseAttrs, decode_data, encode_data
 
 if TYPE_CHECKING:
     from flanneld.lease import Key
@@ -62,7 +62,7 @@ def decode_attrs(value: bytes) -> LeaseAttrs:
     Raises:
         ValueError: it is none.
     """
-    found = json.loads(value)
+    found = decode_data(value.decode())
     if not isinstance(found, dict):
         raise ValueError(f"{found!r} is no lease")  # noqa: TRY004
     public_ip = IPv4Address(found.get("PublicIP") or 0)

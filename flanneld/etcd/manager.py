@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 from aetcd import rpc
 
 from flanneld.etcd import codec
-from flanneld.etcd.client import end_of
-from flanneld.lease import Added, Lease, LeaseAttrs, Removed, Snapshot
+from flanneld.etcd.client import RefusedError, end_of
+from flanneld.etcd.lapsed import Held, Lapsed
+from flanneld.lease import Added, Lease, LeaseAttrs, Snapshot
 from flanneld.manager import LeaseLostError, ManagerError
 from flanneld.netconf import NetworkConfig
-from flanneld.pauses import Pauses
+from flanneld.pauses import Pauses, happens
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
@@ -39,15 +40,6 @@ _RETRY = 60.0
 """Seconds between attempts to renew a lease."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Held:
-    """A lease as etcd has it: `etcd_lease` is 0 for a reservation."""
-
-    lease: Lease
-    etcd_lease: int
-    revision: int
-
-
 class EtcdManager:
     """Leases in etcd (the protocol is manager.SubnetManager's).
 
@@ -64,9 +56,10 @@ class EtcdManager:
         self._prefix = f"{prefix.rstrip('/')}/subnets/".encode()
         self._margin = margin
         self._ttl = ttl
-        self._own: _Held | None = None
+        self._own: Held | None = None
         self._writing: LeaseAttrs | None = None
-        self._lost = asyncio.Event()
+        self._lapsed = Lapsed(self._is_over)
+        self._changed = asyncio.Event()
 
     async def network_config(self) -> NetworkConfig:
         """Read the network's configuration."""
@@ -90,7 +83,10 @@ class EtcdManager:
         """Take up the lease with our address, or lease the last run's subnet again, or a free one.
 
         Whatever is taken is taken in a transaction that fails if another node was faster; then all is looked
-        at anew.
+        at anew. Called again, it publishes `attrs` with the subnet that we have.
+
+        Raises:
+            LeaseLostError: we have it no more, while pods of ours do.
         """
         self._writing = attrs
         for _attempt in range(_ATTEMPTS):
@@ -102,15 +98,11 @@ class EtcdManager:
                 )
                 await self._delete(mine)
                 continue
-            if mine:
-                taken = await self._write(
-                    mine.lease.key, attrs, _unchanged(self._key(mine.lease.key), mine), mine
-                )
-            else:
-                key = self._choose(config, [item.lease for item in held], previous)
-                taken = await self._write(key, attrs, self._nobody_took(key, revision))
-            if taken:
-                self._own = taken
+            key = mine.lease.key if mine else self._choose(config, [item.lease for item in held], previous)
+            if self._own and key != self._own.lease.key:
+                raise LeaseLostError(f"the subnet {self._own.lease} is not ours any more")
+            conditions = _unchanged(self._key(key), mine) if mine else self._nobody_took(key, revision)
+            if taken := await self._write(key, attrs, conditions, mine):
                 log.info("leased a subnet", extra={"subnet": taken.lease, "until": taken.lease.expiration})
                 return taken.lease
         raise ManagerError(f"another node was faster {_ATTEMPTS} times at leasing a subnet")
@@ -122,10 +114,12 @@ class EtcdManager:
         while True:
             try:
                 if not revision:
-                    held, revision = await self._list()
+                    held, listed = await self._list()
                     metrics.heard()
                     self._notice({item.lease.key: item for item in held})
-                    yield [Snapshot(tuple(Added(item.lease) for item in held))]
+                    leases = [*(item.lease for item in held), *await self._lapsed.listed(held)]
+                    revision = listed
+                    yield [Snapshot(tuple(map(Added, leases)))]
                 async for answer in self._client.watch(self._prefix, revision + 1):
                     metrics.heard()
                     if not answer.created:  # a watch that is accepted and then broken off has not worked yet
@@ -135,7 +129,8 @@ class EtcdManager:
                         log.warning("etcd has forgotten changes; reading all leases again")
                         revision = 0
                         break
-                    events = [event for kv in answer.events if (event := self._event(kv))]
+                    changes = [change for event in answer.events if (change := self._change(event))]
+                    events = [*await self._lapsed.changed(changes), *self._lapsed.overdue()]
                     revision = max([revision, *(kv.kv.mod_revision for kv in answer.events)])
                     if events:
                         yield events
@@ -146,27 +141,66 @@ class EtcdManager:
                 await asyncio.sleep(pause)
 
     async def keep(self, lease: Lease) -> None:
-        """Renew the lease in time; end when etcd says that it is gone.
+        """Renew the lease in time; lease the subnet again where it ran out; end when it is another node's.
 
         While nobody answers, it goes on trying, past the lease's end too: only etcd can tell whether the
         lease has run out, as its clock stands still while it has no leader.
         """
-        assert self._own is not None
-        pause = self._until_renewal(lease.expiration)
+        lost, pause = False, self._until_renewal()
         while True:
-            if await _happens(self._lost, pause):
-                raise LeaseLostError(f"the lease of {lease} is gone: it expired, or somebody took it")
+            lost |= await happens(self._changed, pause)
+            self._changed.clear()
+            held = self._own
+            assert held is not None
             try:
-                seconds = await self._client.renew(self._own.etcd_lease)
+                seconds = await self._client.renew(held.etcd_lease) if held.etcd_lease else 0
+                if held is not self._own:
+                    pass  # `acquire` has written it anew meanwhile
+                elif lost or not seconds:
+                    await self._lease_again(held, over=bool(held.etcd_lease and not seconds))
+                else:
+                    expiration = datetime.now(UTC) + timedelta(seconds=seconds)
+                    self._own = replace(held, lease=replace(held.lease, expiration=expiration))
+                    log.info("renewed the lease", extra={"subnet": lease, "until": expiration})
+            except LeaseLostError:
+                raise
             except ManagerError as error:
                 log.warning("the lease could not be renewed", extra={"subnet": lease, "why": error})
                 pause = min(_RETRY, self._ttl / 10)
                 continue
-            if not seconds:
-                raise LeaseLostError(f"the lease of {lease} has expired")
-            expiration = datetime.now(UTC) + timedelta(seconds=seconds)
-            log.info("renewed the lease", extra={"subnet": lease, "until": expiration})
-            pause = self._until_renewal(expiration)
+            lost, pause = False, self._until_renewal()
+
+    async def _lease_again(self, own: Held, *, over: bool) -> None:
+        """Take our subnet up again, if it is still ours, or nobody's since our lease is over.
+
+        Raises:
+            LeaseLostError: another node has it, or somebody deleted the lease.
+        """
+        key, attrs = own.lease.key, self._writing
+        assert attrs is not None
+        for _attempt in range(_ATTEMPTS):
+            held, revision = await self._list()
+            if self._own is not own:
+                return  # `acquire` was faster
+            there = next((item for item in held if item.lease.key == key), None)
+            other = next((item.lease for item in held if _overlaps(item.lease.key, key)), None)
+            if there is not None and self._is_ours(there.lease):
+                if there.etcd_lease == own.etcd_lease and not over:
+                    return  # what we heard of was an older loss
+                conditions = _unchanged(self._key(key), there)
+            elif other is not None:
+                node = other.attrs.public_ip or other.attrs.public_ipv6
+                raise LeaseLostError(f"the subnet {own.lease} is leased by {node} now, as {other}")
+            elif over:
+                conditions = self._nobody_took(key, revision)
+            else:
+                raise LeaseLostError(f"somebody deleted the lease of {own.lease}")
+            if await self._write(key, attrs, conditions, there):
+                log.warning(
+                    "the lease had run out or was changed; it is ours again", extra={"subnet": own.lease}
+                )
+                return
+        raise ManagerError(f"others wrote {_ATTEMPTS} times while the subnet was leased again")
 
     async def reconnect(self) -> None:
         """Close the connection; the next call opens another, and so does the watch."""
@@ -179,20 +213,22 @@ class EtcdManager:
         """Close the connection."""
         await self._client.close()
 
-    def _until_renewal(self, expiration: datetime | None) -> float | None:
+    def _until_renewal(self) -> float | None:
         """Return in how many seconds to renew; None for a reservation, which does not end."""
+        assert self._own is not None
+        expiration = self._own.lease.expiration
         if expiration is None:
             return None
         return max((expiration - datetime.now(UTC)).total_seconds() - self._margin, self._ttl / 100)
 
-    async def _list(self) -> tuple[list[_Held], int]:
+    async def _list(self) -> tuple[list[Held], int]:
         """Return all leases, and as of which revision."""
         request = rpc.RangeRequest(key=self._prefix, range_end=end_of(self._prefix))
         answer = await self._client.call("KV", "Range", request)
         held = [item for kv in answer.kvs if (item := self._held(kv))]
         return held, answer.header.revision
 
-    def _held(self, kv: Any) -> _Held | None:
+    def _held(self, kv: Any) -> Held | None:
         name = kv.key.removeprefix(self._prefix).decode(errors="replace")
         key = codec.parse_name(name)
         if key is None:
@@ -203,38 +239,47 @@ class EtcdManager:
         except ValueError as error:
             log.warning("this lease cannot be read", extra={"key": name, "why": error})
             return None
-        return _Held(Lease(*key, attrs), kv.lease, kv.mod_revision)
+        return Held(Lease(*key, attrs), kv.lease, kv.mod_revision)
 
-    def _event(self, change: Any) -> Event | None:
-        if change.type == rpc.Event.PUT:
-            held = self._held(change.kv)
+    def _change(self, event: Any) -> tuple[Key, Held | None] | None:
+        """Return what an event says about which lease; None for what is none."""
+        if event.type == rpc.Event.PUT:
+            held = self._held(event.kv)
             if held and self._own and held.lease.key == self._own.lease.key:
                 self._notice({held.lease.key: held})
-            return Added(held.lease) if held else None
-        key = codec.parse_name(change.kv.key.removeprefix(self._prefix).decode(errors="replace"))
+            return (held.lease.key, held) if held else None
+        key = codec.parse_name(event.kv.key.removeprefix(self._prefix).decode(errors="replace"))
         if key and self._own and key == self._own.lease.key:
             self._notice({})
-        return Removed(key) if key else None
+        return (key, None) if key else None
 
-    def _notice(self, held: dict[Key, _Held]) -> None:
-        """Find out whether our own lease is still there and ours."""
+    def _notice(self, held: dict[Key, Held]) -> None:
+        """Let `keep` find out what became of our own lease if it is gone or not ours any more."""
         if self._own is None:
             return
         now = held.get(self._own.lease.key)
         if now is None or not self._is_ours(now.lease):
-            self._lost.set()
+            self._changed.set()
+
+    async def _is_over(self, etcd_lease: int) -> bool:
+        """Tell whether an etcd lease has run out; one that may not be asked about counts as alive."""
+        try:
+            return not await self._client.has_lease(etcd_lease)
+        except RefusedError as error:
+            log.info("cannot tell a lease that ran out from one that was deleted", extra={"why": error})
+            return False
 
     def _is_ours(self, lease: Lease) -> bool:
         """Tell whether a lease is what we wrote, or are writing: the event can come before the answer."""
         own = [self._own.lease.attrs] if self._own and self._own.lease.key == lease.key else []
         return any(_is_same_node(lease.attrs, attrs) for attrs in (*own, self._writing) if attrs)
 
-    def _mine(self, held: Iterable[_Held], attrs: LeaseAttrs) -> _Held | None:
-        """Return the lease with our address, or the one that we hold if our address has changed."""
+    def _mine(self, held: Iterable[Held], attrs: LeaseAttrs) -> Held | None:
+        """Return the lease that we hold, whatever our address is now; else the one with our address."""
         held = list(held)
-        return _find_own(held, attrs) or next(
-            (item for item in held if self._own and self._is_ours(item.lease)), None
-        )
+        key = self._own.lease.key if self._own else None
+        kept = (item for item in held if item.lease.key == key and self._is_ours(item.lease))
+        return next(kept, None) or _find_own(held, attrs)
 
     def _choose(self, config: NetworkConfig, leases: list[Lease], previous: Key) -> Key:
         chosen: list[Any] = []
@@ -275,9 +320,12 @@ class EtcdManager:
         return conditions
 
     async def _write(
-        self, key: Key, attrs: LeaseAttrs, conditions: list[Any], mine: _Held | None = None
-    ) -> _Held | None:
-        """Write a lease if the conditions hold; return it, or None if they do not."""
+        self, key: Key, attrs: LeaseAttrs, conditions: list[Any], mine: Held | None = None
+    ) -> Held | None:
+        """Write our lease if the conditions hold; return it, or None if they do not.
+
+        It is noted before the etcd lease that it had goes: `keep` might renew that, and find it gone.
+        """
         etcd_lease, expiration = 0, None
         if mine is None or mine.etcd_lease:  # a reservation stays one
             granted = await self._client.call("Lease", "LeaseGrant", rpc.LeaseGrantRequest(TTL=self._ttl))
@@ -286,12 +334,14 @@ class EtcdManager:
         put = rpc.PutRequest(key=self._key(key), value=codec.encode_attrs(attrs), lease=etcd_lease)
         request = rpc.TxnRequest(compare=conditions, success=[rpc.RequestOp(request_put=put)])
         answer = await self._client.call("KV", "Txn", request)
-        useless = (mine.etcd_lease if mine else 0) if answer.succeeded else etcd_lease
+        useless = etcd_lease
+        taken = None
+        if answer.succeeded:
+            useless = mine.etcd_lease if mine else 0
+            taken = self._own = Held(Lease(*key, attrs, expiration), etcd_lease, answer.header.revision)
         if useless:
             await self._revoke(useless)
-        if not answer.succeeded:
-            return None
-        return _Held(Lease(*key, attrs, expiration), etcd_lease, answer.header.revision)
+        return taken
 
     async def _revoke(self, etcd_lease: int) -> None:
         """Forget an etcd lease that no key hangs on; it would run out by itself within a day."""
@@ -300,7 +350,7 @@ class EtcdManager:
         except ManagerError as error:
             log.info("an unused lease stays in etcd for a day", extra={"why": error})
 
-    async def _delete(self, held: _Held) -> None:
+    async def _delete(self, held: Held) -> None:
         key = self._key(held.lease.key)
         delete = rpc.RequestOp(request_delete_range=rpc.DeleteRangeRequest(key=key))
         request = rpc.TxnRequest(compare=_unchanged(key, held), success=[delete])
@@ -310,7 +360,7 @@ class EtcdManager:
         return self._prefix + codec.name_of(key).encode()
 
 
-def _find_own(held: Iterable[_Held], attrs: LeaseAttrs) -> _Held | None:
+def _find_own(held: Iterable[Held], attrs: LeaseAttrs) -> Held | None:
     return next((item for item in held if _is_same_node(item.lease.attrs, attrs)), None)
 
 
@@ -318,6 +368,11 @@ def _is_same_node(one: LeaseAttrs, other: LeaseAttrs) -> bool:
     """Tell whether two leases have the same public address: IPv4's, or without IPv4 IPv6's."""
     family = 4 if other.public_ip else 6
     return one.public(family) == other.public(family)
+
+
+def _overlaps(one: Key, other: Key) -> bool:
+    """Tell whether two leases have addresses in common."""
+    return any(a and b and a.overlaps(b) for a, b in zip(one, other, strict=True))
 
 
 def _fits(config: NetworkConfig, key: Key) -> bool:
@@ -339,14 +394,5 @@ def _compare(start: bytes, end: bytes, target: str, result: str, **value: int) -
     )
 
 
-def _unchanged(key: bytes, held: _Held) -> list[Any]:
+def _unchanged(key: bytes, held: Held) -> list[Any]:
     return [_compare(key, b"", "MOD", "EQUAL", mod_revision=held.revision)]
-
-
-async def _happens(event: asyncio.Event, seconds: float | None) -> bool:
-    """Wait for an event, for ever or so many seconds; tell whether it came."""
-    try:
-        async with asyncio.timeout(seconds):
-            return await event.wait()
-    except TimeoutError:
-        return False

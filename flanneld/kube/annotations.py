@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from typing import TYPE_CHECKING
 
-from flanneld.lease import NO_DATA, Lease, LeaseAttrs, encode_data
+from flanneld.lease import NO_DATA, Lease, LeaseAttrs, decode_data, encode_data
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -93,7 +92,7 @@ class Annotations:
         return Lease(subnet if 4 in families else None, ipv6_subnet if 6 in families else None, attrs)
 
     def _data(self, annotations: Mapping[str, str], name: str) -> str:
-        return encode_data(json.loads(annotations.get(self.prefix + name) or NO_DATA))
+        return encode_data(decode_data(annotations.get(self.prefix + name) or NO_DATA))
 
 
 def parse_cidrs(pod_cidrs: Sequence[str]) -> Key:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from contextlib import contextmanager
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import httpx2
 import msgspec
+import yaml
 from lightkube.config.client_adapter import ConnectionParams
 from lightkube.config.kubeconfig import KubeConfig
 from lightkube.config.models import Cluster, User
-from lightkube.core.exceptions import ApiError, ConfigError
+from lightkube.core.exceptions import ApiError, ConfigError, NotReadyError
 from lightkube.core.generic_client import GenericAsyncClient, WatchDriver
 from lightkube.core.resource import ApiInfo, GlobalResource, ResourceDef
 from lightkube.resources.core_v1 import NodeStatus, Pod
@@ -20,20 +22,44 @@ from lightkube.types import PatchType
 from flanneld.manager import ManagerError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator
 
     from flanneld.options import Options
+
+log = logging.getLogger(__name__)
 
 _PAGE = 250
 _SERVED = 300
 """Seconds after which the apiserver is to end a watch, so that apiservers share the load anew."""
+_UNAUTHORIZED = 401
 _GONE = 410
+_UNUSABLE = (
+    ConfigError,
+    OSError,
+    yaml.YAMLError,
+    LookupError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+)
+"""What lightkube raises for files that are missing, half written, or of another form."""
 _TIMEOUT = httpx2.Timeout(10, read=None)
 """Of a watch, in which silence is no error; whoever reads it decides how much is too much."""
 
 
 class GoneError(ManagerError):
     """The apiserver has forgotten the changes since the version that was asked for."""
+
+
+class _StrangerError(ManagerError):
+    """The apiserver does not know us: a token that has run out, most often."""
+
+
+class _Status(msgspec.Struct):
+    """What is read of a refusal."""
+
+    message: str = ""
 
 
 class Metadata(msgspec.Struct):
@@ -70,21 +96,38 @@ class Node(GlobalResource, msgspec.Struct):
         return self.spec.podCIDRs or ([self.spec.podCIDR] if self.spec.podCIDR else [])
 
 
+class _Api(GenericAsyncClient):
+    """lightkube's client, but for refusals, of which it takes each for a whole Status of Kubernetes."""
+
+    @staticmethod
+    def raise_for_status(response: httpx2.Response) -> None:
+        """Raise what an answer other than 2xx means: a proxy's or a load balancer's is of any form."""
+        if response.is_success:
+            return
+        try:
+            said = msgspec.json.decode(response.content, type=_Status).message
+        except ValueError:
+            said = ""
+        kind = {_GONE: GoneError, _UNAUTHORIZED: _StrangerError}.get(response.status_code, ManagerError)
+        raise kind(f"the apiserver refuses: {said or f'{response.status_code} {response.reason_phrase}'}")
+
+
 class Client:
     """The apiserver, as the flags and the pod's service account describe it.
 
+    After a failure, the next request is another connection's, for which all files are read again: addresses,
+    tokens, certificates and authorities may be replaced while we run. A token's file is read as soon as the
+    apiserver knows the token no more; a kubelet replaces it every hour.
+
     Raises:
-        ManagerError: they do not.
+        ManagerError: they do not describe one.
     """
 
     def __init__(self, options: Options) -> None:
-        try:
-            self._config = _config(options)
-            self._client = GenericAsyncClient(ConnectionParams(), self._config)
-        except (ConfigError, KeyError, OSError) as error:
-            raise ManagerError(f"the apiserver's address and our identity are not known: {error}") from None
-
-        self._left: GenericAsyncClient | None = None
+        self._options = options
+        self._client = _connect(options)
+        self._left: _Api | None = None
+        self._failed = False
 
     async def close(self) -> None:
         """Close the connections."""
@@ -93,12 +136,16 @@ class Client:
                 await client.close()  # type: ignore[no-untyped-call]
 
     async def leave(self) -> None:
-        """Use none of the present connections any more.
+        """Use none of the present connections any more, unless others cannot be made.
 
         They are closed the next time: somebody may be reading.
         """
-        before, self._left = self._left, self._client
-        self._client = GenericAsyncClient(ConnectionParams(), self._config)
+        try:
+            client = _connect(self._options)
+        except ManagerError as error:
+            log.warning("no other connection can be made", extra={"why": error})
+            return
+        before, self._left, self._client, self._failed = self._left, self._client, client, False
         if before is not None:
             await before.close()  # type: ignore[no-untyped-call]
 
@@ -108,8 +155,8 @@ class Client:
         Raises:
             ManagerError: there is none, or it cannot be had.
         """
-        with _translated():
-            node: Node = await self._client.request("get", res=Node, name=name)
+        async with self._asking() as client:
+            node: Node = await client.request("get", res=Node, name=name)
         return node
 
     async def node_of_pod(self, namespace: str, name: str) -> str:
@@ -118,8 +165,8 @@ class Client:
         Raises:
             ManagerError: it cannot be had.
         """
-        with _translated():
-            pod: Pod = await self._client.request("get", res=Pod, name=name, namespace=namespace)
+        async with self._asking() as client:
+            pod: Pod = await client.request("get", res=Pod, name=name, namespace=namespace)
         node = pod.spec.nodeName if pod.spec else None
         if not node:
             raise ManagerError(f"pod {namespace}/{name} is on no node")
@@ -131,9 +178,9 @@ class Client:
         Raises:
             ManagerError: they cannot be had.
         """
-        request = self._client.prepare_request("list", res=Node, params={"limit": str(_PAGE)})
-        with _translated():
-            listed = self._client.list(request)
+        async with self._asking() as client:
+            request = client.prepare_request("list", res=Node, params={"limit": str(_PAGE)})
+            listed = client.list(request)
             nodes = [node async for node in listed]
             return nodes, listed.resourceVersion
 
@@ -147,14 +194,16 @@ class Client:
             ManagerError: the connection broke.
         """
         asked = {"resourceVersion": version, "allowWatchBookmarks": "true", "timeoutSeconds": str(_SERVED)}
-        request = self._client.prepare_request("list", res=Node, watch=True, params=asked)
-        request.timeout = _TIMEOUT
-        driver = WatchDriver(request, None)
-        with _translated():
-            sent = self._client.build_adapter_request(request)
-            response = await self._client.send(sent, stream=True)  # type: ignore[no-untyped-call]
+        async with self._asking() as client:
+            request = client.prepare_request("list", res=Node, watch=True, params=asked)
+            request.timeout = _TIMEOUT
+            driver = WatchDriver(request, None)
+            sent = client.build_adapter_request(request)
+            response = await client.send(sent, stream=True)  # type: ignore[no-untyped-call]
             try:
-                response.raise_for_status()
+                if not response.is_success:
+                    await response.aread()
+                client.raise_for_status(response)
                 async for line in response.aiter_lines():
                     yield driver.process_one_line(line)  # type: ignore[no-untyped-call]
             finally:
@@ -170,9 +219,36 @@ class Client:
             ManagerError: it was refused, or could not be sent.
         """
         headers = {"Content-Type": PatchType.STRATEGIC.value}
-        with _translated():
-            node = await self._client.request("patch", res=NodeStatus, name=name, obj=patch, headers=headers)
+        async with self._asking() as client:
+            node = await client.request("patch", res=NodeStatus, name=name, obj=patch, headers=headers)
         return str(node.metadata.uid)
+
+    @asynccontextmanager
+    async def _asking(self) -> AsyncIterator[_Api]:
+        """Give the client for a request; turn whatever goes wrong with it into a ManagerError."""
+        if self._failed:
+            await self.leave()
+        try:
+            yield self._client
+        except ApiError as error:
+            kind = GoneError if error.status.code == _GONE else ManagerError
+            raise kind(f"the apiserver refuses: {error.status.message}") from None
+        except _StrangerError:
+            self._failed = True
+            raise
+        except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ConfigError) as error:
+            self._failed = True
+            raise ManagerError(f"the apiserver does not answer: {error!r}") from None
+        except (ValueError, NotReadyError, RuntimeError) as error:
+            self._failed = True  # RuntimeError: the client was closed meanwhile
+            raise ManagerError(f"the apiserver's answer cannot be read: {error!r}") from None
+
+
+def _connect(options: Options) -> _Api:
+    try:
+        return _Api(ConnectionParams(), _config(options))
+    except _UNUSABLE as error:
+        raise ManagerError(f"the apiserver's address and our identity are not known: {error!r}") from None
 
 
 def _config(options: Options) -> Any:
@@ -184,22 +260,6 @@ def _config(options: Options) -> Any:
     if config is not None and options.kube_api_url:
         config.cluster.server = options.kube_api_url
     return config
-
-
-@contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except ApiError as error:
-        kind = GoneError if error.status.code == _GONE else ManagerError
-        raise kind(f"the apiserver refuses: {error.status.message}") from None
-    except httpx2.HTTPStatusError as error:
-        kind = GoneError if error.response.status_code == _GONE else ManagerError
-        raise kind(f"the apiserver refuses: {error}") from None
-    except (httpx2.HTTPError, httpx2.InvalidURL, OSError) as error:
-        raise ManagerError(f"the apiserver does not answer: {error!r}") from None
-    except msgspec.MsgspecError as error:
-        raise ManagerError(f"the apiserver's answer cannot be read: {error}") from None
 
 
 async def node_name(client: Client) -> str:

@@ -14,7 +14,7 @@ from flanneld.kube.client import GoneError, node_name
 from flanneld.lease import Added, Lease, Removed, Snapshot
 from flanneld.manager import LeaseLostError, ManagerError
 from flanneld.netconf import NetconfError, NetworkConfig
-from flanneld.pauses import Pauses
+from flanneld.pauses import Pauses, happens
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -161,22 +161,24 @@ class KubeManager:
     async def keep(self, lease: Lease) -> None:
         """Publish again when somebody removed the annotations; end when the node's podCIDR has changed.
 
-        A node that is deleted and registers anew has none of the annotations, and is not marked as ready.
+        A node that is deleted and registers anew has none of the annotations, is not marked as ready, and is
+        given its podCIDR a moment later.
         """
         del lease  # `acquire` may have published another address since
         pauses = Pauses()
+        pause = None
         while True:
-            await self._own_changed.wait()
+            await happens(self._own_changed, pause)
             self._own_changed.clear()
             try:
                 await self._publish_again()
                 pauses.reset()
+                pause = None
             except LeaseLostError:
                 raise
             except (ManagerError, ValueError) as error:
-                log.warning("our node cannot be published", extra={"why": error})
-                self._own_changed.set()
-                await asyncio.sleep(pauses.next())
+                pause = pauses.next()
+                log.warning("our node cannot be published", extra={"why": error, "retry_in": f"{pause:.1f}s"})
 
     async def _publish_again(self) -> None:
         lease = self._own
@@ -184,6 +186,8 @@ class KubeManager:
         node = await self._node()
         subnet, ipv6_subnet = parse_cidrs(node.pod_cidrs)
         now = (subnet if lease.subnet else None, ipv6_subnet if lease.ipv6_subnet else None)
+        if not any(now):
+            raise ManagerError(f"node {self._name} has no podCIDR yet; it had {lease}")
         if now != lease.key:
             raise LeaseLostError(f"this node's podCIDR was {lease}, now it is {node.pod_cidrs}")
         await self._publish(node, lease.attrs)
