@@ -254,21 +254,43 @@ QUESTIONS = [
 @pytest.mark.parametrize("question", QUESTIONS, ids=lambda each: f"{each.plugin}: {each.msg}")
 def test_a_kernel_that_does_not_know_it(node: Node, question: Question) -> None:
     """The machine's kernel cannot be robbed of a driver: it is asked for one that no kernel has."""
+    answer = asked_for_another(node, question.plugin, question.conf, question.asked, question.instead)
+    assert answer["code"] == NOT_AVAILABLE
+    assert (answer["msg"], answer["details"]) == (f"the kernel has {question.msg}", question.details)
+
+
+@pytest.mark.parametrize(
+    ("plugin", "conf", "msg"),
+    [
+        ("portmap", {**BARE, "backend": "nftables"}, "nftables cannot be used on this host"),
+        ("firewall", {**BARE, "backend": "nftables"}, "nftables cannot be used on this host"),
+        ("ptp", ptp(ipMasq=True), "ipMasq needs nftables, which cannot be used: the kernel does not have it"),
+    ],
+    ids=["portmap", "firewall", "ptp"],
+)
+def test_a_kernel_without_nf_tables(node: Node, plugin: str, conf: dict[str, Any], msg: str) -> None:
+    """NFT_MSG_GETCHAIN (0x0a04) is made one of a subsystem of nfnetlink that there is none of."""
+    answer = asked_for_another(node, plugin, conf, b"\x04\x0a\5\0", b"\x04\xfe\5\0")
+    assert (answer["code"], answer["msg"]) == (NOT_AVAILABLE, msg)
+
+
+def asked_for_another(node: Node, plugin: str, conf: dict[str, Any], asked: bytes, instead: bytes) -> Any:
+    """Ask a plugin of which one message to the kernel is changed on its way; return its error object."""
     env = {"CNI_COMMAND": "STATUS", "CNI_PATH": node.plugins}
-    stdin = json.dumps({"type": question.plugin, **question.conf}).encode()
+    stdin = json.dumps({"type": plugin, **conf}).encode()
 
     def traced(option: str, *, check: bool) -> bytes:
         command = ["strace", "-qq", "-o", TRACE, "-e", "trace=sendto", "-e", option]
-        return node.run([*command, f"{node.plugins}/{question.plugin}"], env, stdin, check=check).stdout
+        return node.run([*command, f"{node.plugins}/{plugin}"], env, stdin, check=check).stdout
 
     assert traced("write=all", check=True) == b""
     (number, message), *_more = [
-        (number, message) for number, message in enumerate(sent(node), 1) if question.asked in message
+        (number, message) for number, message in enumerate(sent(node), 1) if asked in message
     ]
-    other = message.replace(question.asked, question.instead)
-    answer = json.loads(traced(f"inject=sendto:poke_enter=@arg2={other.hex()}:when={number}", check=False))
-    assert answer["code"] == NOT_AVAILABLE
-    assert (answer["msg"], answer["details"]) == (f"the kernel has {question.msg}", question.details)
+    other = message.replace(asked, instead)
+    answer = traced(f"inject=sendto:poke_enter=@arg2={other.hex()}:when={number}", check=False)
+    assert answer, "STATUS finds nothing amiss"
+    return json.loads(answer)
 
 
 def sent(node: Node) -> list[bytes]:

@@ -79,9 +79,7 @@ def test_several(folder: Path) -> None:
 def test_claims(folder: Path) -> None:
     notes.claim(KIND, b"\x0a\1\2\3", LONG)
     assert notes.claimed(KIND, b"\x0a\1\2\3") == LONG
-    notes.release(KIND, b"\x0a\1\2\3", OTHER)
-    assert notes.claimed(KIND, b"\x0a\1\2\3") == LONG
-    notes.release(KIND, b"\x0a\1\2\3", LONG)
+    notes.release(KIND, b"\x0a\1\2\3")
     assert notes.claimed(KIND, b"\x0a\1\2\3") is None
     assert not folder.exists()
 

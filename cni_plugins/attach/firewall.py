@@ -56,10 +56,9 @@ def choose(wanted: Wanted) -> str:
         return wanted.backend
     if firewalld.running():
         return FIREWALLD
-    if wanted.own_chain or not nftprobe.usable():
-        return IPTABLES
-    if nftprobe.iptables_decides() and (
-        programs.installed("iptables") or nftprobe.iptables_drops(nftprobe.IPTABLES_FILTER)
+    decides = None if wanted.own_chain else nftprobe.iptables_decides()
+    if decides is None or (
+        decides and (programs.installed("iptables") or nftprobe.iptables_drops(nftprobe.IPTABLES_FILTER))
     ):
         return IPTABLES
     return NFTABLES
@@ -145,7 +144,8 @@ def remove(attachment: Attachment, note: Note) -> None:
         CNIError: steps that failed; all were gone through, and the notes stay.
     """
     # What rules of iptables and firewalld are for, they do not say: another's addresses stay.
-    own = [host for host in note.addresses if notes.claimed(KIND, host.address) in (None, attachment)]
+    claims = {host: notes.claimed(KIND, host.address) for host in note.addresses}
+    own = [host for host, owner in claims.items() if owner in (None, attachment)]
     teardown = Teardown()
     teardown.step(_remove_elements, attachment, note)
     for family, members in _by_family(own):
@@ -154,7 +154,8 @@ def remove(attachment: Attachment, note: Note) -> None:
         teardown.step(firewall_firewalld.remove, note.zone, own)
     teardown.finish()
     for host in own:
-        notes.release(KIND, host.address, attachment)
+        if claims[host] is not None:
+            notes.release(KIND, host.address)
     notes.remove(KIND, attachment)
 
 

@@ -20,6 +20,8 @@ _TYPE_MASK, _DIRECTORY, _SYMBOLIC_LINK = 0o170000, 0o040000, 0o120000
 _NO_TMPFILE = (errno.EOPNOTSUPP, errno.EISDIR)
 """What open(2) says where O_TMPFILE is unknown: to the filesystem, or to the kernel."""
 _NO_SUCH = (errno.ENOENT, errno.ENAMETOOLONG)
+_USUAL = 4096
+"""Bytes that most files have fewer of: room for more would be mapped and unmapped at each read(2)."""
 _NAME_MAX = 255
 """Bytes of a file's name (linux/limits.h)."""
 
@@ -48,18 +50,20 @@ def read(path: str, limit: int = 1 << 20, *, follow: bool = False) -> bytes | No
         if error.errno in _NO_SUCH:
             return None
         raise _about(error, "read", path) from None
+    parts = []
+    size, step = 0, _USUAL
     try:
-        data = part = posix.read(fd, limit + 1)
-        while part and len(data) <= limit:
-            part = posix.read(fd, limit + 1 - len(data))
-            data += part
+        while size <= limit and (part := posix.read(fd, min(step, limit + 1 - size))):
+            parts.append(part)
+            size += len(part)
+            step = limit + 1 if len(part) == step else _USUAL
     except OSError as error:
         raise _about(error, "read", path) from None
     finally:
         posix.close(fd)
-    if len(data) > limit:
+    if size > limit:
         raise _about(OSError(errno.EFBIG, f"longer than {limit} bytes"), "read", path)
-    return data
+    return b"".join(parts)
 
 
 def write_atomic(path: str, data: bytes, mode: int = 0o600) -> None:

@@ -50,6 +50,7 @@ _BATCH_HEADER = b"\0\0\0\x0a"  # nfgenmsg: no family, version 0, res_id: the sub
 _CHAIN_USE = 6
 _NFGENMSG = 4
 
+_NONE_SUCH = (errno.ENOENT,)
 _ABSENT = (errno.ENOENT, errno.EINVAL)
 """What is said of a missing table, chain or rule; EINVAL by a kernel that has no nf_tables at all."""
 _PASSING = (errno.ENOENT, errno.EAGAIN, errno.EINTR, errno.ENOBUFS, errno.ERESTART, errno.EBUSY)
@@ -95,22 +96,26 @@ class Nft:
     def __exit__(self, *_exc: object) -> None:
         self.close()
 
-    def chain_use(self, table: Table, chain: str) -> int | None:
+    def chain_use(self, table: Table, chain: str, *, served: bool = False) -> int | None:
         """Return how many rules a chain has plus how many enter it; None when there is no such chain.
 
+        Args:
+            table: the chain's table.
+            chain: its name.
+            served: a kernel without nf_tables is an error, too.
+
         Raises:
-            OSError: the kernel refuses to say.
+            OSError: the kernel refuses to say; EINVAL: it has no nf_tables.
         """
-        found = self._chain(table, chain)
+        found = self._chain(table, chain, _NONE_SUCH if served else _ABSENT)
         return None if found is None else int.from_bytes(required(found, _CHAIN_USE), "big")
 
-    def decides(self, table: Table, chain: str) -> bool:
+    def decides(self, table: Table, chain: str, *, served: bool = False) -> bool:
         """Tell whether a base chain decides on packets: by a rule, or by dropping what no rule accepts.
 
-        Raises:
-            OSError: the kernel refuses to say.
+        Args and errors are those of `chain_use`.
         """
-        found = self._chain(table, chain) or {}
+        found = self._chain(table, chain, _NONE_SUCH if served else _ABSENT) or {}
         return bool(any(found.get(_CHAIN_USE, b"")) or self._drops(found))
 
     def drops(self, table: Table, chain: str) -> bool:
@@ -126,20 +131,28 @@ class Nft:
         policy = found.get(CHAIN_POLICY)
         return policy is not None and int.from_bytes(policy, "big") != NF_ACCEPT
 
-    def _chain(self, table: Table, chain: str) -> dict[int, bytes] | None:
+    def _chain(self, table: Table, chain: str, absent: tuple[int, ...] = _ABSENT) -> dict[int, bytes] | None:
         key = string(CHAIN_TABLE, table.name) + string(CHAIN_NAME, chain)
-        replies = self._ask(_GETCHAIN, table, key, f"cannot look for chain {chain} of table {table.name}")
+        doing = f"cannot look for chain {chain} of table {table.name}"
+        replies = self._ask(_GETCHAIN, table, key, doing, absent=absent)
         return attribute_map(replies[0].body, _NFGENMSG) if replies else None
 
     def _ask(
-        self, kind: int, table: Table, attributes: bytes, doing: str, *, dump: bool = False
+        self,
+        kind: int,
+        table: Table,
+        attributes: bytes,
+        doing: str,
+        *,
+        dump: bool = False,
+        absent: tuple[int, ...] = _ABSENT,
     ) -> list[Reply]:
         """Return the answers to a question; none when there is no such thing."""
         asked = body(table, attributes)
         try:
             return self._netlink.dump(kind, asked) if dump else [self._netlink.get(kind, asked)]
         except OSError as error:
-            if error.errno in _ABSENT:
+            if error.errno in absent:
                 return []
             error.add_note(doing)
             raise

@@ -33,7 +33,14 @@ def usable() -> bool:
     Raises:
         OSError: the kernel refused for another reason.
     """
-    return _ask(IPTABLES_FILTER[4], _FORWARD) is not None
+    try:
+        with Nft() as tables:
+            tables.chain_use(IPTABLES_FILTER[4], _FORWARD, served=True)
+    except OSError as error:
+        if error.errno not in UNUSABLE:
+            raise
+        return False
+    return True
 
 
 def holds_chain(table: Table, chain: str) -> bool:
@@ -42,21 +49,35 @@ def holds_chain(table: Table, chain: str) -> bool:
     Raises:
         OSError: the kernel refused.
     """
-    return bool(_ask(table, chain))
+    try:
+        with Nft() as tables:
+            return tables.chain_use(table, chain) is not None
+    except OSError as error:
+        if error.errno not in UNUSABLE:
+            raise
+        return False
 
 
-def iptables_decides() -> bool:
+def iptables_decides() -> bool | None:
     """Tell whether iptables has a say on forwarded packets: rules, or a policy to drop.
 
     The rules of the older kernel interface, x_tables, cannot be seen here: it counts where it is in use.
 
+    Returns:
+        None: the kernel does not serve nf_tables.
+
     Raises:
-        OSError: the kernel refused.
+        OSError: the kernel refused for another reason.
     """
     if any(iptables.legacy_in_use(family, table.name) for family, table in IPTABLES_FILTER.items()):
-        return True
-    with Nft() as tables:
-        return any(tables.decides(table, _FORWARD) for table in IPTABLES_FILTER.values())
+        return usable() or None
+    try:
+        with Nft() as tables:
+            return any(tables.decides(table, _FORWARD, served=True) for table in IPTABLES_FILTER.values())
+    except OSError as error:
+        if error.errno not in UNUSABLE:
+            raise
+        return None
 
 
 def iptables_drops(families: Iterable[int]) -> bool:
@@ -83,13 +104,3 @@ def iptables_lets_nothing_pass() -> bool:
             tables.drops(table, _FORWARD) and tables.chain_use(table, _FORWARD) == 0
             for table in IPTABLES_FILTER.values()
         )
-
-
-def _ask(table: Table, chain: str) -> bool | None:
-    try:
-        with Nft() as tables:
-            return tables.chain_use(table, chain) is not None
-    except OSError as error:
-        if error.errno not in UNUSABLE:
-            raise
-        return None

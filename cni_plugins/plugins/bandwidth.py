@@ -251,9 +251,10 @@ def _release(request: Request, result: Result, host: Netlink) -> None:
         ingress, _egress = _limits(request.conf)
     except InvalidConfigError:
         ingress = None  # no ADD can have set it
-    ifb = link.find(host, _ifb_name(request.network, request.container_id))
+    name = _ifb_name(request.network, request.container_id)
+    ifb = link.find(host, name)
     for interface in result.interfaces:
-        end = None if interface.sandbox else link.find(host, interface.name)
+        end = None if interface.sandbox or interface.name == name else link.find(host, interface.name)
         if end is None or end.kind != "veth":
             continue
         if ingress and tc.root_tbf(host, end.index) == ingress:

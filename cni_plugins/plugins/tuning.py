@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from cni_plugins.attach.undo import Teardown, Undo
 from cni_plugins.kernel import files, link, linkset, notes, sysctl
+from cni_plugins.kernel.netlink import Netlink
 from cni_plugins.kernel.netns import Namespace, find_namespace
 from cni_plugins.lazy import Lazy
 from cni_plugins.rules import sysctls
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from cni_plugins.attach import configure, owner, ready, verify
     from cni_plugins.config.tuning import TuningConf
     from cni_plugins.kernel.link import Link
-    from cni_plugins.kernel.netlink import Netlink
     from cni_plugins.spec.request import Request
     from cni_plugins.spec.result import Result
 else:
@@ -55,7 +55,7 @@ def add(request: Request) -> Result:
             "required prevResult missing", "list tuning after the plugin that makes the interface"
         )
     parameters, wanted = _sysctls(request), _properties(request)
-    with Namespace(request.netns) as netns, netns.entered(), netns.netlink() as inside, Undo() as undo:
+    with Namespace(request.netns) as netns, netns.entered(), Netlink() as inside, Undo() as undo:
         for key, value in parameters.items():
             old = sysctl.exchange(key, value)
             if old is not None:
@@ -86,7 +86,7 @@ def check(request: Request) -> None:
     """Compare what was asked for with the kernel."""
     verify.previous(request)
     parameters, wanted = _sysctls(request), _properties(request)
-    with Namespace(request.netns) as netns, netns.entered(), netns.netlink() as inside:
+    with Namespace(request.netns) as netns, netns.entered(), Netlink() as inside:
         for key, value in parameters.items():
             _check_sysctl(key, value)
         found = link.find(inside, request.ifname)

@@ -22,7 +22,6 @@ content is always compared as well (`store`).
 from __future__ import annotations
 
 import posix
-import time
 from _sha512 import sha512  # type: ignore[import-not-found]  # hashlib's core, without hashlib
 
 from cni_plugins.kernel import files
@@ -82,8 +81,10 @@ class Index:
         """Vouch for the index, unless a step of this operation could not be written to it."""
         if not self._usable:
             return
-        stamp = time.time_ns() - _AGE
         try:
+            # The time of the change that is sealed: asking the clock itself takes longer, since the module
+            # reads the time zone first.
+            stamp = posix.stat(self._folder).st_ctime_ns - _AGE
             posix.utime(self._folder, ns=(stamp, stamp))
             status = posix.stat(self._folder)
             posix.utime(self.path, ns=(status.st_ctime_ns, status.st_mtime_ns))
