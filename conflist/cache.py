@@ -141,11 +141,13 @@ class Cache:
             return None
         if data is None:
             return None
-        raw = decode(data, path)
-        if not isinstance(raw, dict):
-            raise DecodeError(f"{path} is no cached attachment")
-        if raw.get("kind") == KIND:
-            return _attachment(raw, path)
+        try:
+            raw = _object(data, path)
+            if raw.get("kind") == KIND:
+                return _attachment(raw, path)
+        except DecodeError as error:
+            error.details = "DEL the container, for which the file is not needed, and ADD it again"
+            raise
         attachment = Attachment(container_id, ifname)
         attachment.network = network
         attachment.result = raw
@@ -168,22 +170,29 @@ class Cache:
         """
         files.remove(self.path(network, container_id, ifname))
 
+    def damaged(self) -> list[str]:
+        """Return the paths of files that cannot be read as attachments, or as the results of old versions."""
+        found = []
+        for name in _names(self.folder):
+            path = os.path.join(self.folder, name)
+            try:
+                raw = _object(files.read(path, MAX_BYTES) or b"", path)
+                if raw.get("kind") == KIND:
+                    _attachment(raw, path)
+            except (OSError, CNIError):
+                found.append(path)
+        return found
+
     def attachments(self, container_id: str = "") -> list[Attachment]:
         """Return every attachment, or one container's; files that hold none are passed over."""
-        try:
-            names = sorted(os.listdir(self.folder))
-        except OSError:
-            return []
         found = []
-        for name in names:
+        for name in _names(self.folder):
             path = os.path.join(self.folder, name)
-            if name.startswith("."):
-                continue
             if container_id and f"-{container_id}-" not in name and not name.startswith(_HASHED):
                 continue
             try:
-                raw = decode(files.read(path, MAX_BYTES) or b"", path)
-                if not isinstance(raw, dict) or raw.get("kind") != KIND:
+                raw = _object(files.read(path, MAX_BYTES) or b"", path)
+                if raw.get("kind") != KIND:
                     continue
                 attachment = _attachment(raw, path)
             except (OSError, CNIError):
@@ -212,13 +221,28 @@ def check_names(network: str, container_id: str, ifname: str) -> None:
 def _owner(path: str) -> tuple[str, str, str] | None:
     """Return whose a file is; None of one that is not there, or does not say so."""
     try:
-        raw = decode(files.read(path, MAX_BYTES) or b"", path)
-        if not isinstance(raw, dict) or raw.get("kind") != KIND:
+        raw = _object(files.read(path, MAX_BYTES) or b"", path)
+        if raw.get("kind") != KIND:
             return None
         found = _attachment(raw, path)
     except (OSError, CNIError):
         return None
     return (found.network, found.container_id, found.ifname) if found.network else None
+
+
+def _names(folder: str) -> list[str]:
+    """Return the names of files in a folder, but those of drafts."""
+    try:
+        return sorted(name for name in os.listdir(folder) if not name.startswith("."))
+    except OSError:
+        return []
+
+
+def _object(data: bytes, path: str) -> dict[str, Any]:
+    raw = decode(data, path)
+    if not isinstance(raw, dict):
+        raise DecodeError(f"{path} is no cached attachment")
+    return raw
 
 
 def _attachment(raw: dict[str, Any], path: str) -> Attachment:

@@ -55,7 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         place = f"{error.filename}: " if error.filename else ""
-        print(f"cnictl: {place}{error.strerror}", file=sys.stderr)
+        advice = " (run it as root)" if isinstance(error, PermissionError) and os.geteuid() != 0 else ""
+        print(f"cnictl: {place}{error.strerror}{advice}", file=sys.stderr)
     else:
         return status
     return 1
@@ -287,8 +288,13 @@ def _complain(arguments: argparse.Namespace, error: CNIError) -> None:
             print(f"    {details}", file=sys.stderr)
         if isinstance(part, PluginError):
             print(f"    code {part.code}", file=sys.stderr)
-    if arguments.command == "add" and isinstance(error, PluginError) and error.position > 1:
-        print(f"    Undo what the plugins before it made: {_undoing(arguments)}", file=sys.stderr)
+    if arguments.command == "add" and isinstance(error, PluginError) and _left_something(error):
+        print(f"    Undo what was made before that: {_undoing(arguments)}", file=sys.stderr)
+
+
+def _left_something(error: PluginError) -> bool:
+    """Tell whether a failed `add` left something: a plugin that answers has undone its own part."""
+    return error.position > 1 or (error.position == 1 and not error.answered)
 
 
 def _undoing(arguments: argparse.Namespace) -> str:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from cni_plugins.process import Completed
     from conflist.cache import Attachment
 
+_LATE = "it was killed; it may have waited for a lock: `lslocks` shows who holds one"
 _OWN_VARIABLES = ("CNI_COMMAND", "CNI_CONTAINERID", "CNI_NETNS", "CNI_IFNAME", "CNI_ARGS", "CNI_PATH")
 
 
@@ -31,7 +32,10 @@ class PluginError(CNIError):
         position: its place in the list, from 1; 0 when it was called by itself.
         total: how many plugins the list has.
         stderr: what it printed on standard error.
+        answered: it gave an error object; otherwise it may have been killed half-way.
     """
+
+    answered = False
 
     def __init__(
         self, plugin: str, command: str, msg: str, details: str = "", code: int = 999, stderr: bytes = b""
@@ -106,7 +110,8 @@ class Invoker:
             done = spawn.run([path], env, encode(config), limit=self.limit, timeout=self.timeout)
         except (OSError, ValueError, spawn.OutputLimitError) as error:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-            raise PluginError(plugin, command, f"{path}: {reason}", code=5) from None
+            details = _LATE if isinstance(error, TimeoutError) else ""
+            raise PluginError(plugin, command, f"{path}: {reason}", details, code=5) from None
         if done.stderr and self.forward_stderr:
             sys.stderr.write(done.stderr.decode(errors="replace"))
         if done.status != 0:
@@ -176,4 +181,6 @@ def _failure(plugin: str, command: str, done: Completed) -> PluginError:
         how = f"was killed by signal {-done.status}" if done.status < 0 else f"exited with {done.status}"
         printed = said or done.stdout[:1000].decode(errors="replace").strip()
         return PluginError(plugin, command, f"it {how} and gave no error object", printed, stderr=done.stderr)
-    return PluginError(plugin, command, msg, details, code, done.stderr)
+    failure = PluginError(plugin, command, msg, details, code, done.stderr)
+    failure.answered = True
+    return failure

@@ -28,13 +28,19 @@ BRIDGE = {
 OLD = 600.0
 FILTER4, FILTER6 = "net.bridge.bridge-nf-call-iptables", "net.bridge.bridge-nf-call-ip6tables"
 SETTINGS = f"net.ipv4.ip_forward net.ipv6.conf.all.forwarding {FILTER4} {FILTER6}"
-COMMAND = re.compile(r"`(cnictl|ip|iptables|kubectl|make) [^`]+`")
+COMMAND = re.compile(r"`(cnictl|ip|iptables|kubectl|make|nft) [^`]+`")
+SUBNET_ENV = """\
+FLANNEL_NETWORK=10.78.0.0/16
+FLANNEL_SUBNET=10.78.1.1/24
+FLANNEL_MTU=1450
+FLANNEL_IPMASQ=false
+"""
 
 
-def write_list(node: Node, *plugins: dict[str, Any], name: str = "pods") -> None:
+def write_list(node: Node, *plugins: dict[str, Any], name: str = "pods", version: str = "1.1.0") -> None:
     os.makedirs(node.path(LISTS), exist_ok=True)
     with open(node.path(f"{LISTS}/10-{name}.conflist"), "w", encoding="utf-8") as file:
-        json.dump({"cniVersion": "1.1.0", "name": name, "plugins": plugins}, file)
+        json.dump({"cniVersion": version, "name": name, "plugins": plugins}, file)
 
 
 def cnictl(node: Node, *arguments: str) -> tuple[int, str]:
@@ -238,6 +244,28 @@ def wait_for_flanneld(node: Node) -> None:
     write_list(node, {"type": "flannel"}, name="flannel")
 
 
+def wait_for_the_rest_of_subnet_env(node: Node) -> None:
+    wait_for_flanneld(node)
+    put(node, "/run/flannel/subnet.env", "".join(SUBNET_ENV.splitlines(keepends=True)[:2]))
+
+
+def name_a_master_that_is_missing(node: Node) -> None:
+    write_list(node, {"type": "macvlan", "master": "nope"}, name="lan")
+
+
+def name_it_in_an_older_version(node: Node) -> None:
+    write_list(node, {"type": "macvlan", "master": "nope"}, name="lan", version="0.4.0")
+
+
+def give_a_port_to_two(node: Node) -> None:
+    node.netns("c2")
+    assert cnictl(node, "add", "pods", "/run/netns/c2", "--container-id", "c2")[0] == 0
+
+
+def damage_a_result(node: Node) -> None:
+    put(node, "/var/lib/cni/results/pods-c9-eth0", "{")
+
+
 TOLD: dict[str, tuple[Callable[[Node], None], str, str]] = {
     "wrong address": (replace_the_address, "bridge-address", "it has 10.99.0.1/24"),
     "plugin missing": (forget_a_plugin, "lists", "no-such"),
@@ -253,7 +281,16 @@ TOLD: dict[str, tuple[Callable[[Node], None], str, str]] = {
     "subnet of a host in a container": (run_in_a_container, "conflict", "which the host has on eth0"),
     "MTU": (ip("link", "set", "uplink", "mtu", "1400"), "mtu", "uplink only 1400"),
     "dropped by iptables": (filter_by_nftables_alone, "forward-policy", "nftables cannot change that"),
-    "no daemon": (wait_for_flanneld, "subnet-file", "/run/flannel/subnet.env"),
+    "no daemon": (wait_for_flanneld, "subnet-file", "/run/flannel/subnet.env: there is no such file"),
+    "half a subnet.env": (wait_for_the_rest_of_subnet_env, "subnet-file", "has no FLANNEL_MTU"),
+    "no master": (name_a_master_that_is_missing, "status", "failed to look up master 'nope'"),
+    "no master, no STATUS": (name_it_in_an_older_version, "status", "failed to look up master 'nope'"),
+    "a port twice": (
+        give_a_port_to_two,
+        "host-port",
+        "is forwarded to 10.77.0.3 and to 10.77.0.2, which gets",
+    ),
+    "a damaged result": (damage_a_result, "damaged-result", "results/pods-c9-eth0 is damaged"),
 }
 
 
@@ -328,7 +365,7 @@ def test_plugins_that_are_not_installed(net: Node) -> None:
 
 
 def test_scratch_files_of_flannel(net: Node) -> None:
-    put(net, "/run/flannel/subnet.env", "FLANNEL_SUBNET=10.78.1.1/24\nFLANNEL_NETWORK=10.78.0.0/16\n")
+    put(net, "/run/flannel/subnet.env", SUBNET_ENV)
     write_list(net, {"type": "flannel"}, name="flannel")
     path = "/var/lib/cni/flannel/gone"
     put(net, path, json.dumps({"name": "flannel", "type": "bridge"}))

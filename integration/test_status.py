@@ -185,7 +185,7 @@ def test_a_range_without_a_free_address(node: Node, plugin: str) -> None:
     answer = refusal(node, "STATUS", plugin, conf)
     assert answer["code"] == NOT_AVAILABLE
     assert answer["msg"] == "no IP addresses available in range set: 10.77.0.1-10.77.0.2"
-    assert "run GC" in answer["details"]
+    assert "`cnictl doctor --fix`" in answer["details"]
     assert "enlarge the range" in answer["details"]
 
 

@@ -99,7 +99,7 @@ def test_a_failure_for_people(setup: Setup, capsys: pytest.CaptureFixture[str]) 
         "cnictl: add net: plugin two (2 of 2) failed on ADD: no address left",
         "    make the range larger",
         "    code 102",
-        f"    Undo what the plugins before it made: cnictl del net {NETNS} --cache-dir {setup.cache}",
+        f"    Undo what was made before that: cnictl del net {NETNS} --cache-dir {setup.cache}",
     ]
 
 
@@ -123,6 +123,15 @@ def test_nothing_is_to_be_undone_when_the_first_plugin_fails(
     assert setup.run("add", "net", NETNS) == 1
     # A DEL would end the attachment that is there.
     assert "cnictl del" not in capsys.readouterr().err
+
+
+def test_what_a_killed_plugin_made_is_to_be_undone(setup: Setup, capsys: pytest.CaptureFixture[str]) -> None:
+    setup.plugins.program("slow", "#!/bin/sh\nexec sleep 9\n")
+    setup.network("net", {"type": "slow"})
+    assert setup.run("add", "--timeout", "0.1", "net", NETNS) == 1
+    said = capsys.readouterr().err
+    assert "`lslocks` shows who holds one" in said
+    assert f": cnictl del net {NETNS} --cache-dir {setup.cache}" in said
 
 
 @pytest.mark.parametrize(("command", "said"), [("schema", "JSON Schema of a list"), ("list", "NETCONFPATH")])

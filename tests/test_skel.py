@@ -145,7 +145,12 @@ def test_without_a_command_it_says_what_it_is(env: dict[str, str], console: Cons
     [
         (errors.TryAgainLaterError("not yet", "wait"), 11, "not yet", "wait"),
         (CNIError("a delegate's", "own", code=77), 77, "a delegate's", "own"),
-        (OSError(errno.EPERM, "Operation not permitted"), 100, "Operation not permitted", "errno 1"),
+        (
+            OSError(errno.EPERM, "Operation not permitted"),
+            100,
+            "Operation not permitted",
+            "errno 1: let the plugins run as root, with CAP_NET_ADMIN",
+        ),
         (FileNotFoundError(errno.ENOENT, "None", "/a"), 100, "failed to use a file: None (/a)", "errno 2"),
         (OSError("no number"), 100, "no number", None),
         (RecursionError("maximum"), 6, "the network configuration is nested too deeply", None),
@@ -167,6 +172,12 @@ def test_what_was_being_done_goes_before_the_kernels_words() -> None:
     seen = skel.as_cni_error(error)
     assert seen.msg == "failed to add address 10.0.0.1/24 to link 3: File exists: already there"
     assert (seen.code, seen.details) == (100, "errno 17")
+
+
+def test_a_file_is_named_once() -> None:
+    error = FileNotFoundError(errno.ENOENT, "No such file or directory", "/run/netns/a")
+    error.add_note("failed to open netns '/run/netns/a'")
+    assert skel.as_cni_error(error).msg == "failed to open netns '/run/netns/a': No such file or directory"
 
 
 def test_a_fault_of_our_own_is_code_999_with_its_place(console: Console) -> None:

@@ -8,13 +8,15 @@ from cni_plugins.kernel.netlink import Netlink
 from cni_plugins.spec.errors import NotAvailableError
 
 NFTABLES = "nftables"
+_MODULES = {"vlan": "8021q"}
+"""Modules that have another name than their kind of link."""
 
 
 def links(*kinds: str) -> None:
     """Look for drivers of links.
 
     Args:
-        kinds: their names, as "veth".
+        kinds: their names, such as "veth".
 
     Raises:
         NotAvailableError: the kernel lacks one.
@@ -22,8 +24,9 @@ def links(*kinds: str) -> None:
     with Netlink() as host:
         for kind in kinds:
             if not newlink.has_kind(host, kind):
+                module = _MODULES.get(kind, kind)
                 raise NotAvailableError(
-                    f"the kernel has no {kind} links", f"modprobe {kind}, or another kernel"
+                    f"the kernel has no {kind} links", f"modprobe {module}, or another kernel"
                 )
 
 

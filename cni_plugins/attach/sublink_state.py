@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from cni_plugins.attach import ipam, verify
+from cni_plugins.attach import ipam, ready, verify
 from cni_plugins.attach.sublink import find_parent
-from cni_plugins.kernel import link, newlink
+from cni_plugins.kernel import link
 from cni_plugins.kernel.netlink import Netlink
 from cni_plugins.kernel.netns import Namespace
 from cni_plugins.spec.errors import CheckFailedError, CNIError, NotAvailableError
@@ -47,16 +47,13 @@ def look(request: Request, plan: Plan) -> None:
     Raises:
         NotAvailableError: something is missing.
     """
-    with Netlink() as host:
-        if not newlink.has_kind(host, plan.kind):
-            raise NotAvailableError(
-                f"the kernel has no {plan.kind} links", f"modprobe {plan.kind}, or another kernel"
-            )
-        if plan.has_parent and not plan.in_container:
-            try:
+    ready.links(plan.kind)
+    if plan.has_parent and not plan.in_container:
+        try:
+            with Netlink() as host:
                 find_parent(host, plan)
-            except CNIError as error:
-                raise NotAvailableError(error.msg, error.details) from None
+        except CNIError as error:
+            raise NotAvailableError(error.msg, error.details) from None
     ipam.forward(request)
 
 

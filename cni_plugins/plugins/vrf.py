@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from cni_plugins.attach.undo import Undo
 from cni_plugins.kernel import addr, link, linkset, route, sublink
-from cni_plugins.kernel.netlink import Netlink
 from cni_plugins.kernel.netns import Namespace, find_namespace
 from cni_plugins.kernel.nlattr import attr_u32, uint
 from cni_plugins.lazy import Lazy
@@ -17,23 +16,22 @@ from cni_plugins.spec.errors import (
     ConflictError,
     InvalidConfigError,
     KernelError,
-    NotAvailableError,
 )
 from cni_plugins.spec.plugin import Plugin
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cni_plugins.address import Prefix
-    from cni_plugins.attach import owner, verify
+    from cni_plugins.attach import owner, ready, verify
     from cni_plugins.config.devices import VrfConf
-    from cni_plugins.kernel import newlink
     from cni_plugins.kernel.link import Link
+    from cni_plugins.kernel.netlink import Netlink
     from cni_plugins.kernel.route import Route
     from cni_plugins.spec.request import Request
     from cni_plugins.spec.result import Result
 else:
-    newlink = Lazy("cni_plugins.kernel.newlink")
     owner = Lazy("cni_plugins.attach.owner")
+    ready = Lazy("cni_plugins.attach.ready")
     verify = Lazy("cni_plugins.attach.verify")
 
 _IFLA_VRF_TABLE = 1
@@ -101,9 +99,7 @@ def check(request: Request) -> None:
 
 def status(_request: Request) -> None:
     """The kernel must have VRFs."""
-    with Netlink() as host:
-        if not newlink.has_kind(host, "vrf"):
-            raise NotAvailableError("the kernel has no vrf links", "modprobe vrf, or another kernel")
+    ready.links("vrf")
 
 
 def gc(_request: Request) -> None:

@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 
     from cni_plugins.spec.plugin import Plugin
 
-_NO_RIGHT = (1, 13)
-"""EPERM, EACCES."""
+_ROOT = "let the plugins run as root, with CAP_NET_ADMIN"
+_ADVICE = {1: _ROOT, 13: _ROOT, 95: "the kernel may lack a module"}
+"""What to do about EPERM, EACCES and EOPNOTSUPP."""
 
 
 class _Local:
@@ -148,9 +149,7 @@ def _ask_status(plugin: Plugin, request: Request) -> None:
         plugin.status(request)
     except OSError as error:
         failure = as_cni_error(error)
-        advice = "let the plugins run as root, with CAP_NET_ADMIN" if error.errno in _NO_RIGHT else ""
-        details = ": ".join(filter(None, (failure.details, advice)))
-        raise NotAvailableError(failure.msg, details) from None
+        raise NotAvailableError(failure.msg, failure.details) from None
 
 
 def as_cni_error(error: Exception) -> CNIError:
@@ -159,12 +158,13 @@ def as_cni_error(error: Exception) -> CNIError:
         return error
     if isinstance(error, OSError):
         notes = getattr(error, "__notes__", None)
-        place = f" ({error.filename})" if error.filename else ""
         # What happened to a file needs no words of whoever called for it.
-        doing = f"{notes[0]}: " if notes else "failed to use a file: " if place else ""
-        return KernelError(
-            f"{doing}{error.strerror or error}{place}", f"errno {error.errno}" if error.errno else ""
-        )
+        doing = f"{notes[0]}: " if notes else "failed to use a file: " if error.filename else ""
+        place = f" ({error.filename})" if error.filename and str(error.filename) not in doing else ""
+        details = f"errno {error.errno}" if error.errno else ""
+        if error.errno in _ADVICE:
+            details = f"{details}: {_ADVICE[error.errno]}"
+        return KernelError(f"{doing}{error.strerror or error}{place}", details)
     if isinstance(error, RecursionError):  # deeper than the encoder can go, although the decoder could
         return DecodeError("the network configuration is nested too deeply")
     trace = error.__traceback__

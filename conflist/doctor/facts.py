@@ -48,6 +48,7 @@ class Facts:
     Attributes:
         networks: the lists, by name.
         attachments: those cached, as (network, container id, interface name) to the namespace's path.
+        damaged: files in their place that cannot be read.
         reservations: of all networks that host-local serves.
         scratch: flannel's scratch files: path to (network, container id).
         kept: notes of all networks' attachments, and leases of these networks'.
@@ -59,6 +60,7 @@ class Facts:
 
     networks: dict[str, NetworkList] = field(default_factory=dict)
     attachments: dict[tuple[str, str, str], str] = field(default_factory=dict)
+    damaged: list[str] = field(default_factory=list)
     reservations: list[Reservation] = field(default_factory=list)
     scratch: dict[str, tuple[str, str]] = field(default_factory=dict)
     kept: list[Kept] = field(default_factory=list)
@@ -112,7 +114,9 @@ def collect(folder: str, cache_folder: str) -> Facts:
     facts = Facts()
     for network in _networks(folder):
         facts.networks.setdefault(network.name, network)  # as a runtime: the first of a name
-    for each in Cache(cache_folder).attachments():
+    cache = Cache(cache_folder)
+    facts.damaged = cache.damaged()
+    for each in cache.attachments():
         facts.attachments[each.network, each.container_id, each.ifname] = each.netns
         facts.given.update(_addresses(each.result))
     facts.reservations = list(_reservations(facts))

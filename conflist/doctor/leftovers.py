@@ -42,6 +42,14 @@ def attachments(facts: Facts) -> Iterator[Finding]:
         )
 
 
+def damaged(facts: Facts) -> Iterator[Finding]:
+    """Cached results that cannot be read: CHECK fails, and nobody knows of the attachment."""
+    for path in facts.damaged:
+        text = f"the cached result {path} is damaged: CHECK of its container fails"
+        advice = "`cnictl del NETWORK NETNS` works without it; if the container is gone, remove the file"
+        yield Finding("damaged-result", WARNING, "", text, advice)
+
+
 def _delete(network: str, container: str, ifname: str, netns: str = "") -> tuple[str, ...]:
     """Return the command for the DEL that never came.
 

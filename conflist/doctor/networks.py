@@ -7,13 +7,18 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 from cni_plugins.address import Prefix, format_address
-from cni_plugins.spec.errors import CNIError
+from cni_plugins.plugins.flannel import SubnetEnv
+from cni_plugins.spec.errors import CNIError, LimitedConnectivityError, NotAvailableError
+from cni_plugins.spec.result import VERSIONS
 from cni_plugins.spec.schema import validate
+from cni_plugins.spec.skel import as_cni_error
 from conflist.doctor import facts as node
 from conflist.doctor.finding import ERROR, WARNING, Finding
 from conflist.findings import ERROR as LINT_ERROR
 from conflist.lint import expand, lint
+from conflist.load import NetworkList
 from conflist.models import IPAM, PLUGINS
+from conflist.run import Runner, at_least
 from ipam.host_local.allocator import free
 from ipam.host_local.ranges import range_sets
 
@@ -21,10 +26,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from conflist.doctor.facts import Facts
-    from conflist.load import NetworkList
     from ipam.host_local.ranges import RangeSet
 
 _NEARLY_FULL = 0.9
+_STATUS_SECONDS = 10.0
+_NOT_READY = (NotAvailableError.code, LimitedConnectivityError.code)
 _MISSING = re.compile(r"no plugin '(?P<kind>[^']+)' in ")
 
 
@@ -63,7 +69,8 @@ def ranges(facts: Facts) -> Iterator[Finding]:
             text = f"{left} of {item.size()} addresses of {item} are left"
             severity = WARNING if left > 0 else ERROR
             advice = (
-                f"`cnictl doctor --fix` removes what is left over; or enlarge the range {in_list(network)}"
+                "those of containers that are gone for a minute are told of below, and `cnictl doctor --fix` "
+                f"releases them; else delete containers, or enlarge the range {in_list(network)}"
             )
             yield Finding("range", severity, name, text, advice)
 
@@ -72,14 +79,51 @@ def flannel(facts: Facts) -> Iterator[Finding]:
     """Whether flannel's daemon has given this node a subnet."""
     for name, network in facts.networks.items():
         for plugin in network.plugins:
-            if plugin.get("type") == "flannel" and "FLANNEL_SUBNET" not in node.subnet_env(plugin):
-                path = plugin.get("subnetFile") or node.SUBNET_FILE
-                text = f"{path} is missing or has no FLANNEL_SUBNET: no pod can be attached"
+            if plugin.get("type") != "flannel":
+                continue
+            try:
+                SubnetEnv.load(str(plugin.get("subnetFile") or node.SUBNET_FILE))
+            except (CNIError, OSError) as error:
+                text = f"{as_cni_error(error).msg}: no pod can be attached"
                 advice = (
                     "see why flanneld does not run on this node: "
                     "`kubectl -n kube-flannel logs -l app=flannel`, or `systemctl status flanneld`"
                 )
                 yield Finding("subnet-file", ERROR, name, text, advice)
+
+
+def refusals(facts: Facts, path: Sequence[str], told: Sequence[Finding]) -> Iterator[Finding]:
+    """What the plugins' own STATUS says of networks about which no other error is told.
+
+    Args:
+        facts: the node.
+        path: of the plugins.
+        told: what was found before.
+    """
+    errors = [each for each in told if each.severity == ERROR]
+    runner = Runner(path, timeout=_STATUS_SECONDS)
+    for name, network in facts.networks.items():
+        if any(each.network == name or each.text.startswith(f"{network.path}:") for each in errors):
+            continue
+        asked = network
+        try:
+            asked = _with_status(network, runner)
+            runner.status(asked)
+        except CNIError as error:
+            # Of one that is never asked for its STATUS here, other errors may come of the asking.
+            if asked is network or error.code in _NOT_READY:
+                again = f"cnictl status {shlex.quote(name)}" if asked is network else "cnictl doctor"
+                advice = "; ".join(filter(None, (error.details, f"`{again}` asks again")))
+                yield Finding("status", ERROR, name, str(error), advice)
+
+
+def _with_status(network: NetworkList, runner: Runner) -> NetworkList:
+    """Return the network in a version that has STATUS, if its plugins speak one; else as it is."""
+    if not at_least(network.version, "1.1.0"):
+        kinds = {plugin["type"] for plugin in network.plugins}
+        if all(VERSIONS[-1] in runner.plugins.versions(kind) for kind in kinds):
+            return NetworkList(network.name, VERSIONS[-1], network.plugins)
+    return network
 
 
 def bridges(facts: Facts) -> Iterator[Finding]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import TYPE_CHECKING
 
 from cni_plugins.rules.firewall import TABLE_NAME
 from cni_plugins.rules.spoofcheck import ENTRANCE
 from conflist.doctor import system
-from conflist.doctor.finding import WARNING, Finding
+from conflist.doctor.finding import ERROR, WARNING, Finding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,6 +46,27 @@ def rules(facts: Facts) -> Iterator[Finding]:
             command = ("nft", "delete", "rule", family, table, rule["chain"], "handle", str(rule["handle"]))
             text = f"a rule in {family} {table} {does} container {container}, which is gone"
             yield Finding("stale-rule", WARNING, network, text, repair=(command,), safe=True)
+
+
+def host_ports(facts: Facts) -> Iterator[Finding]:
+    """Ports of the host that are forwarded to two containers: the rule that comes first gets all packets."""
+    for family in ("ip", "ip6"):
+        chosen: dict[str, dict[str, Any]] = {}
+        for item in system.nft("list", "table", family, "cni_hostport"):
+            rule = item.get("rule", {})
+            target = next((each["dnat"] for each in rule.get("expr", ()) if "dnat" in each), None)
+            if target is None or target.get("addr") not in facts.inside:
+                continue
+            matches = [each["match"] for each in rule["expr"] if "match" in each]
+            first = chosen.setdefault(json.dumps([rule["chain"], matches]), target)
+            port = next((each["right"] for each in matches if "payload" in each["left"]), "")
+            if first is not target:
+                text = (
+                    f"host port {port} is forwarded to {first['addr']} and to {target['addr']}, "
+                    "which gets no packet"
+                )
+                advice = f"give one of them another port; `nft list table {family} cni_hostport` shows both"
+                yield Finding("host-port", ERROR, "", text, advice)
 
 
 def elements(facts: Facts) -> Iterator[Finding]:

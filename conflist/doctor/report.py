@@ -43,7 +43,9 @@ def examine(folder: str, path: Sequence[str], cache_folder: str) -> list[Finding
         host.services,
         host.forward_policy,
         host.mtu,
+        nftables.host_ports,
         leftovers.attachments,
+        leftovers.damaged,
         leftovers.addresses,
         leftovers.scratch,
         leftovers.links,
@@ -55,6 +57,7 @@ def examine(folder: str, path: Sequence[str], cache_folder: str) -> list[Finding
         leftovers.stashes,
     ):
         found += check(facts)
+    found += networks.refusals(facts, path, found)
     return list(dict.fromkeys(found))
 
 

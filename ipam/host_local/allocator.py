@@ -130,7 +130,8 @@ def _one(
     if found is None:
         raise NoAddressError(
             f"no IP addresses available in range set: {item}",
-            f"all {item.size()} are reserved in {store.folder}: delete containers or enlarge the range",
+            f"all {item.size()} are reserved in {store.folder}: `cnictl doctor --fix` releases those of "
+            "containers that are gone; else delete containers or enlarge the range",
         )
     name = format_address(found[0])
     placed.append(name)

@@ -104,8 +104,8 @@ def status(request: Request) -> None:
         if free(item, names) <= 0:
             raise NotAvailableError(
                 f"no IP addresses available in range set: {item}",
-                f"all {item.size()} of range set {index} are reserved in {folder}: delete containers, run GC "
-                "for attachments that are gone, or enlarge the range",
+                f"all {item.size()} of range set {index} are reserved in {folder}: `cnictl doctor --fix` "
+                "releases those of containers that are gone; else delete containers or enlarge the range",
             )
 
 
