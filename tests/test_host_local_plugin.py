@@ -222,7 +222,7 @@ def test_status(tmp_path: Path) -> None:
     error = failure("STATUS", conf)
     assert isinstance(error, NotAvailableError)
     assert error.msg == "no IP addresses available in range set: 10.1.2.1-10.1.2.2"
-    assert "run GC" in error.details
+    assert "`cnictl doctor --fix`" in error.details
     (tmp_path / "a/b/net/10.1.2.2").write_bytes(b"")
     call("STATUS", conf)  # a killed reference plugin left it
     never_free = config(tmp_path / "c", {"subnet": "10.1.2.0/30", "rangeEnd": "10.1.2.1"})
