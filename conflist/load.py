@@ -8,6 +8,7 @@ does as libcni does, which every runtime is built upon.
 from __future__ import annotations
 
 import os
+import shlex
 
 from cni_plugins.kernel import files
 from cni_plugins.spec.codec import MAX_BYTES, decode, encode
@@ -262,5 +263,6 @@ class _naming:  # noqa: N801 (reads as a statement)
 
     def __exit__(self, _kind: object, error: object, _trace: object) -> None:
         if isinstance(error, CNIError):
-            details = "" if isinstance(error, DecodeError) else error.details
+            place = f"`cnictl lint {shlex.quote(self.path)}` shows the place"
+            details = place if isinstance(error, DecodeError) else error.details
             raise type(error)(f"{self.path}: {error.msg}", details) from None

@@ -134,6 +134,13 @@ def test_what_a_killed_plugin_made_is_to_be_undone(setup: Setup, capsys: pytest.
     assert f": cnictl del net {NETNS} --cache-dir {setup.cache}" in said
 
 
+def test_a_list_that_is_not_json_is_one_for_lint(setup: Setup, capsys: pytest.CaptureFixture[str]) -> None:
+    path = setup.config / "00.conflist"
+    path.write_text("{")
+    assert setup.run("add", "net", NETNS) == 1
+    assert f"    `cnictl lint {path}` shows the place" in capsys.readouterr().err.splitlines()
+
+
 @pytest.mark.parametrize(("command", "said"), [("schema", "JSON Schema of a list"), ("list", "NETCONFPATH")])
 def test_names_keep_their_capitals_in_the_help(
     setup: Setup, capsys: pytest.CaptureFixture[str], command: str, said: str
