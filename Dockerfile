@@ -24,12 +24,9 @@ COPY --chown=builder . .
 RUN make build build-flanneld && python3 build/image.py /home/builder/image
 
 FROM scratch
-# Where this copy of the source came from, if that is to be told: --build-arg SOURCE=https://…
-ARG SOURCE=
 LABEL org.opencontainers.image.title="cni-plugins-flannel" \
     org.opencontainers.image.description="flanneld and the CNI plugins, in Python" \
     org.opencontainers.image.version="v0.1.0" \
-    org.opencontainers.image.licenses="Apache-2.0" \
-    org.opencontainers.image.source="${SOURCE}"
+    org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build --chown=0:0 /home/builder/image /
 ENTRYPOINT ["/opt/bin/flanneld"]

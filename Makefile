@@ -17,16 +17,17 @@ IMAGE ?= $(shell sed -n 's/^ *image: *//p' deploy/kube-flannel.yml | sort -u)
 
 BUILD_PACKAGES := binutils gcc libc6-dev libpython3.11 libpython3.11-dev python3-venv
 TEST_PACKAGES := busybox-static conntrack containerd containernetworking-plugins dbus dnsmasq-base etcd-client \
-	etcd-server ethtool firewalld iperf3 iproute2 iptables iputils-ping isc-dhcp-server nftables podman procps runc strace \
-	util-linux wireguard-tools
+	etcd-server ethtool firewalld iperf3 iproute2 iptables iputils-ping isc-dhcp-server nftables podman procps runc \
+	shellcheck strace util-linux wireguard-tools
+IMAGE_PACKAGES := debootstrap podman runc
 VM_PACKAGES := busybox-static kmod qemu-system-x86 util-linux
 KUBE_PACKAGES := dpkg-dev golang-go kubernetes-client rsync
 KERNEL := .work/vm/kernel
 # Built from Debian's source in ten minutes, so it is kept outside of the tree.
 KUBE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/cni-plugins/kubernetes
-SOURCES := $(shell find cni_plugins conflist ipam build -type f -not -name '*.pyc')
-
-DAEMON_SOURCES := $(shell find flanneld -type f -not -name '*.pyc')
+# The image installs the packages before these folders are there.
+SOURCES := $(shell find cni_plugins conflist ipam build -type f -not -name '*.pyc' 2>/dev/null)
+DAEMON_SOURCES := $(shell find flanneld -type f -not -name '*.pyc' 2>/dev/null)
 
 .PHONY: help
 help: ## Show this list
@@ -104,8 +105,12 @@ build-flanneld: $(DAEMON)/.built ## Build dist/flanneld: the node daemon
 packages: $(VENV)/.made
 
 .PHONY: image
-image: ## Build the container image (ENGINE=docker or podman, IMAGE=… names it)
-	$(ENGINE) build -t $(IMAGE) .
+image: ## Build the container image (ENGINE=docker or podman, IMAGE=… names it, IMAGE_SOURCE=… tells where its source is)
+	$(ENGINE) build $(if $(IMAGE_SOURCE),--label org.opencontainers.image.source=$(IMAGE_SOURCE)) $(IMAGE_ARGS) -t $(IMAGE) .
+
+.PHONY: test-image
+test-image: .work/image/base.tar $(VENV)/.made .work/test-packages ## Build the image with podman, on a Debian made by debootstrap, and run what is in it (10 minutes)
+	@IMAGE_BASE=$(abspath $<) $(BIN)/pytest $(or $(ARGS),integration/image)
 
 .PHONY: install
 install: $(BUNDLE)/.built ## Install the bundle in BINDIR=/opt/cni/bin, atomically
@@ -145,6 +150,11 @@ $(KERNEL)/.unpacked: integration/vm/kernel.py | .work/vm-packages
 	@$(PYTHON) -m integration.vm.kernel $(@D)
 	@touch $@
 
+# In a registry's stead.
+.work/image/base.tar: integration/image/base.py | .work/image-packages
+	@echo "making a Debian for the image …"
+	@$(PYTHON) -m integration.image.base $@
+
 $(KUBE)/kubelet: | $(VENV)/.made .work/kube-packages
 	@mkdir -p $(dir $(@D))
 	@$(BIN)/python -m integration.kube.build $(@D)
@@ -156,7 +166,8 @@ POLICY := /usr/sbin/policy-rc.d
 .work/test-packages: PACKAGES = $(TEST_PACKAGES)
 .work/vm-packages: PACKAGES = $(VM_PACKAGES)
 .work/kube-packages: PACKAGES = $(KUBE_PACKAGES)
-.work/build-packages .work/test-packages .work/vm-packages .work/kube-packages: Makefile
+.work/image-packages: PACKAGES = $(IMAGE_PACKAGES)
+.work/build-packages .work/test-packages .work/vm-packages .work/kube-packages .work/image-packages: Makefile
 	@mkdir -p $(@D)
 	@dpkg -s $(PACKAGES) >/dev/null 2>&1 || { echo "installing $(PACKAGES) …"; \
 		test -e $(POLICY) || { trap 'rm -f $(POLICY)' EXIT; printf '#!/bin/sh\nexit 101\n' >$(POLICY); chmod 755 $(POLICY); }; \

@@ -87,8 +87,9 @@ def lay_out(target: Path, cni: Path, flanneld: Path) -> None:
     shutil.copy2(ROOT / "LICENSE", target / "LICENSE")
 
     # Where kube-flannel's image has them, so that a manifest for it finds them.
-    shutil.copytree(cni, target / "opt/cni-plugins", symlinks=True)
-    shutil.copytree(flanneld, target / "opt/flanneld", symlinks=True)
+    for bundle, name in ((cni, "cni-plugins"), (flanneld, "flanneld")):
+        stamp = shutil.ignore_patterns(".built")  # make's
+        shutil.copytree(bundle, target / "opt" / name, symlinks=True, ignore=stamp)
     (target / "opt/bin").mkdir()
     for name in ("flanneld", "install-cni", "install-conf"):
         (target / "opt/bin" / name).symlink_to("../flanneld/flanneld")

@@ -166,7 +166,9 @@ def test_the_networks_configuration_is_read(manifest: dict[str, Any]) -> None:
     assert table.make(config).type == "vxlan"
     kind = yaml.safe_load((ROOT / "deploy/kind/kind.yaml").read_text())
     assert kind["networking"] == {"disableDefaultCNI": True, "podSubnet": str(config.network)}
-    assert len(kind["nodes"]) == 3
+    assert [node["role"] for node in kind["nodes"]] == ["control-plane", "worker", "worker"]
+    assert kind.keys() == {"kind", "apiVersion", "name", "networking", "nodes"}
+    assert (kind["kind"], kind["apiVersion"]) == ("Cluster", "kind.x-k8s.io/v1alpha4")
 
 
 def test_the_chart_renders_the_manifest(manifest: dict[str, Any]) -> None:
@@ -323,7 +325,7 @@ def test_the_image_is_built_without_root_and_starts_the_daemon() -> None:
     (made,) = [step for step in steps if step.startswith("RUN make build build-flanneld")]
     assert steps.index(made) > build
     final = steps[steps.index("FROM scratch") :]
-    assert [step.split()[0] for step in final] == ["FROM", "ARG", "LABEL", "COPY", "ENTRYPOINT"]
+    assert [step.split()[0] for step in final] == ["FROM", "LABEL", "COPY", "ENTRYPOINT"]
     assert final[-2:] == [
         "COPY --from=build --chown=0:0 /home/builder/image /",
         'ENTRYPOINT ["/opt/bin/flanneld"]',
@@ -336,6 +338,7 @@ def test_the_image_is_built_without_root_and_starts_the_daemon() -> None:
 def test_kinds_script_says_how_it_is_used() -> None:
     script = ROOT / "deploy/kind/run.sh"
     subprocess.run(["bash", "-n", script], check=True)
+    subprocess.run(["shellcheck", script], check=True)
     done = subprocess.run([script, "nonsense"], check=False, capture_output=True, text=True)
     assert done.returncode == 2
     assert "deploy/kind/run.sh network" in done.stderr

@@ -14,15 +14,16 @@ case $what in all | network | up) ;; *) sed -n '2,8s/^# \{0,1\}//p' "$0" >&2; ex
 cluster=cni-plugins
 image=$(sed -n 's/^ *image: *//p' deploy/kube-flannel.yml | sort -u)
 results=${RESULTS:-dist/conformance}
-export KUBECONFIG=$PWD/$results/kubeconfig # not the user's own
+mkdir -p "$results"
+results=$(cd "$results" && pwd)
+export KUBECONFIG=$results/kubeconfig # not the user's own
 
 for program in docker kind kubectl $([ "$what" = up ] || echo hydrophone); do
     command -v "$program" >/dev/null || { echo "$program is not installed" >&2; exit 1; }
 done
 
-mkdir -p "$results"
 docker build -t "$image" .
-if kind get clusters | grep -qx "$cluster"; then
+if grep -qx "$cluster" <<<"$(kind get clusters)"; then
     kind export kubeconfig --name "$cluster"
 else
     kind create cluster --config deploy/kind/kind.yaml
