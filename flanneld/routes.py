@@ -27,6 +27,7 @@ _RTA_DST = 1
 _RTA_OIF = 4
 _RTA_GATEWAY = 5
 _RTA_PRIORITY = 6
+_EXTRAS = {7, 8, 11, 22}  # RTA_PREFSRC, RTA_METRICS, RTA_FLOW, RTA_ENCAP
 _RT_TABLE_MAIN = 254
 _RT_SCOPE_UNIVERSE = 0
 _RT_SCOPE_LINK = 253
@@ -45,7 +46,7 @@ _RTMSG = struct.Struct("=BBBBBBBBI")
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """A route as the kernel has it."""
+    """A route as the kernel has it; `plain`: without an MTU, a source or the like of its own."""
 
     destination: IPv4Network | IPv6Network
     link: int
@@ -54,6 +55,7 @@ class Found:
     kind: int
     metric: int
     protocol: int
+    plain: bool = True
 
     @property
     def is_kernels(self) -> bool:
@@ -67,6 +69,7 @@ class Found:
             and (self.link == link or self.kind == _RTN_BLACKHOLE)
             and self.gateway == wanted.gateway
             and (self.onlink or not wanted.onlink)
+            and self.plain
         )
 
 
@@ -124,6 +127,7 @@ def parse(reply: Reply) -> Found | None:
         kind,
         uint(given.get(_RTA_PRIORITY, b"")),
         protocol,
+        not given.keys() & _EXTRAS,
     )
 
 

@@ -104,8 +104,10 @@ def _on_device(nl: Netlink, device: Device, index: int) -> Iterator[Thing]:
                 yield Neighbour(name, ip_address(entry.dst), link.format_mac(entry.mac))
     learns = bool(dict(device.options).get("learning"))
     for entry in neigh.forwarding(nl, index):
-        if learns and not entry.permanent:
-            continue  # what the device has learnt, as it was asked to
+        # What the device has learnt, as it was asked to, is its own. What leads by another port is not what
+        # we write, and is written over.
+        if (learns and not entry.permanent) or not entry.plain:
+            continue
         yield Forwarding(name, link.format_mac(entry.mac), ip_address(entry.dst))
 
 

@@ -29,6 +29,8 @@ _NUD_NOARP = 0x40
 NTF_SELF = 0x02
 _NDA_DST = 1
 _NDA_LLADDR = 2
+_NDA_PORT = 6
+_NDA_VNI = 7
 _NDA_IFINDEX = 8
 
 _NDMSG = Struct("=BxxxiHBB")
@@ -43,18 +45,27 @@ class Neighbour:
         mac: the link-layer address.
         forwarding: it is a forwarding entry.
         permanent: nothing but a request removes it.
+        plain: a forwarding entry by the device's own port, VNI and link.
     """
 
-    __slots__ = ("dst", "forwarding", "link", "mac", "permanent")
+    __slots__ = ("dst", "forwarding", "link", "mac", "permanent", "plain")
 
     def __init__(
-        self, link: int, dst: bytes, mac: bytes, *, forwarding: bool = False, permanent: bool = True
+        self,
+        link: int,
+        dst: bytes,
+        mac: bytes,
+        *,
+        forwarding: bool = False,
+        permanent: bool = True,
+        plain: bool = True,
     ) -> None:
         self.link = link
         self.dst = dst
         self.mac = mac
         self.forwarding = forwarding
         self.permanent = permanent
+        self.plain = plain
 
 
 def _message(entry: Neighbour) -> bytes:
@@ -112,6 +123,7 @@ def parse(reply: Reply) -> Neighbour:
         given.get(_NDA_LLADDR, b""),
         forwarding=family == AF_BRIDGE,
         permanent=bool(state & NUD_PERMANENT),
+        plain=not given.keys() & {_NDA_PORT, _NDA_VNI, _NDA_IFINDEX} or family != AF_BRIDGE,
     )
 
 
