@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,22 @@ def test_lost_notices_are_told(monkeypatch: pytest.MonkeyPatch, node: Node) -> N
 
     with node.entered():
         assert notices.LOST in asyncio.run(scenario())
+
+
+def test_lost_notices_of_the_packet_filter_are_told(node: Node) -> None:
+    rules = "".join(f"add rule ip other many ip daddr 10.9.0.{number} accept\n" for number in range(200))
+
+    async def scenario() -> None:
+        with notices.Filters(["flannel-ipv4"]) as listening:
+            listening._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SMALL)
+            node.run(
+                ["nft", "-f", "-"], stdin=f"add table ip other\nadd chain ip other many\n{rules}".encode()
+            )
+            async with asyncio.timeout(5):
+                await listening.next()
+
+    with node.entered():
+        asyncio.run(scenario())
 
 
 def test_a_storm_forces_a_full_pass(monkeypatch: pytest.MonkeyPatch, record_property: Any) -> None:
