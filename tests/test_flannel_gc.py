@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from typing import TYPE_CHECKING
 
@@ -14,9 +15,14 @@ if TYPE_CHECKING:
     from tests.flannel import Flannel
 
 
+def own(name: str) -> str:
+    """Return a container id that no other process has: GC spares what any of this machine is adding."""
+    return f"{name}-{os.getpid()}"
+
+
 def test_gc_forgets_what_is_gone(flannel: Flannel) -> None:
     flannel.env.write_text(text(V4))
-    for container in ("gone-1", "kept", "gone-2"):
+    for container in (own("gone-1"), "kept", own("gone-2")):
         assert flannel.call("ADD", container).status == 0
     other = {"type": "host-local", "name": "other"}
     (flannel.notes / "c9").write_text(json.dumps(other))
@@ -29,31 +35,31 @@ def test_gc_forgets_what_is_gone(flannel: Flannel) -> None:
 def test_gc_goes_on_after_half_a_note(flannel: Flannel) -> None:
     """Section 2, "GC": a plugin goes on after errors."""
     flannel.env.write_text(text(V4))
-    for container in ("half", "kept", "whole"):
+    for container in (own("half"), "kept", own("whole")):
         assert flannel.call("ADD", container).status == 0
-    (flannel.notes / "half").write_text('{"type": "host-lo')
+    (flannel.notes / own("half")).write_text('{"type": "host-lo')
     (flannel.notes / "folder").mkdir()
     answer = flannel.call("GC", valid=["kept"])
     assert (answer.status, answer.stdout) == (0, b"")
-    assert f"{flannel.notes}/half is not JSON" in answer.stderr
-    assert sorted(path.name for path in flannel.notes.iterdir()) == ["folder", "half", "kept"]
+    assert f"{flannel.notes}/{own('half')} is not JSON" in answer.stderr
+    assert sorted(path.name for path in flannel.notes.iterdir()) == ["folder", own("half"), "kept"]
     assert flannel.held() == ["10.244.3.3"]
 
 
 def test_gc_keeps_what_a_delegate_that_failed_was_given(flannel: Flannel) -> None:
     """It says which file; other configurations are gone by all the same, and a later GC tries again."""
     flannel.env.write_text(text(V4))
-    for container in ("failing", "kept", "whole"):
+    for container in (own("failing"), "kept", own("whole")):
         assert flannel.call("ADD", container).status == 0
-    note = flannel.notes / "failing"
+    note = flannel.notes / own("failing")
     whole = note.read_text()
     note.write_text(whole.replace('"type":"host-local"', '"type":"gone"', 1))
     flannel.env.unlink()
     for _turn in range(2):
         answer = flannel.call("GC", valid=["kept"])
         assert (answer.code, str(note) in answer.json["msg"]) == (103, True)
-        assert "container failing" not in answer.stderr
-        assert sorted(path.name for path in flannel.notes.iterdir()) == ["failing", "kept"]
+        assert f"container {own('failing')}" not in answer.stderr
+        assert sorted(path.name for path in flannel.notes.iterdir()) == [own("failing"), "kept"]
         assert flannel.held() == ["10.244.3.3"]
     note.write_text(whole)
     assert flannel.call("GC", valid=["kept"]).status == 0
@@ -64,7 +70,7 @@ def test_gc_goes_by_each_configuration_that_was_given(flannel: Flannel, tmp_path
     """Without the daemon's file, too; containers that differ only in what is their own are one."""
     folders = [tmp_path / name for name in ("first", "second")]
     flannel.env.write_text(text(V4))
-    for number, container in enumerate(("gone-1", "kept", "gone-2", "gone-3")):
+    for number, container in enumerate((own("gone-1"), "kept", own("gone-2"), own("gone-3"))):
         ipam = {"dataDir": str(folders[number // 2])}
         runtime = {"mac": f"02:00:00:00:00:0{number}"}
         assert flannel.call("ADD", container, ipam=ipam, runtimeConfig=runtime).status == 0
@@ -74,7 +80,11 @@ def test_gc_goes_by_each_configuration_that_was_given(flannel: Flannel, tmp_path
     assert (answer.status, answer.stdout) == (0, b"")
     assert [held(folder / "net") for folder in folders] == [["10.244.3.3"], []]
     assert [path.name for path in flannel.notes.iterdir()] == ["kept"]
-    assert re.findall(r"forgot .* of container (\S+),", answer.stderr) == ["gone-1", "gone-2", "gone-3"]
+    assert re.findall(r"forgot .* of container (\S+),", answer.stderr) == [
+        own("gone-1"),
+        own("gone-2"),
+        own("gone-3"),
+    ]
 
 
 def test_gc_calls_the_delegate_once_for_each_configuration(flannel: Flannel, tmp_path: Path) -> None:
