@@ -19,7 +19,7 @@ from integration.bandwidths import (
     redirected,
     untouched,
 )
-from integration.checks import bridge, check, files, pods, port_of, refusal
+from integration.checks import CONFLICT, bridge, check, files, pods, port_of, refusal
 from integration.rights import unable
 
 if TYPE_CHECKING:
@@ -153,7 +153,7 @@ def test_an_add_that_fails_leaves_what_was_there(node: Node, pod: Any) -> None:
     assert IFB in node.links()
     node.run(["ip", "link", "delete", IFB])
     node.run(["tc", "qdisc", "add", "dev", port, "ingress"])
-    assert refusal(node, "ADD", "bandwidth", bandwidth(pod, **LIMITS), netns="c1")["code"] == 100
+    assert refusal(node, "ADD", "bandwidth", bandwidth(pod, **LIMITS), netns="c1")["code"] == 105
     assert set(qdiscs(node, port)) == {"ingress"}
     assert IFB not in node.links()
 
@@ -223,3 +223,19 @@ def test_status(node: Node) -> None:
     before = set(node.links())
     assert node.cni("STATUS", "bandwidth", bandwidth(None)) == (0, None)
     assert set(node.links()) == before
+
+
+@pytest.mark.parametrize(
+    ("direction", "qdisc"),
+    [("egress", ["clsact"]), ("egress", ["ingress"]), ("ingress", ["root", "handle", "1:", "pfifo"])],
+    ids=["clsact", "ingress", "root"],
+)
+def test_a_qdisc_of_another_program(node: Node, pod: Any, direction: str, qdisc: list[str]) -> None:
+    show = ["tc", "qdisc", "show", "dev", port_of(pod)]
+    node.run(["tc", "qdisc", "add", "dev", port_of(pod), *qdisc])
+    before = node.run(show).stdout, files(node), set(node.links())
+    limit = {f"{direction}Rate": 10 * MBIT, f"{direction}Burst": MBIT}
+    answer = refusal(node, "ADD", "bandwidth", bandwidth(pod, **limit), netns="c1")
+    assert (answer["code"], port_of(pod) in answer["msg"]) == (CONFLICT, True)
+    assert "tc qdisc show dev" in answer["details"]
+    assert (node.run(show).stdout, files(node), set(node.links())) == before

@@ -56,6 +56,19 @@ def test_an_interface_is_lent_and_comes_home_as_it_was(node: Node) -> None:
     assert reservations(node) == set()
 
 
+def test_one_that_was_renamed_in_the_container_comes_home(node: Node) -> None:
+    parent(node)
+    pods(node, lent(), "c1", plugin="host-device")
+    node.exec("c1", "ip", "link", "set", "eth0", "down")
+    node.exec("c1", "ip", "link", "set", "eth0", "name", "renamed")
+    node.exec("c1", "ip", "link", "add", "eth0", "type", "bridge")  # what has its name now is another
+    for _time in range(2):
+        node.delete("host-device", lent(), netns="c1")
+        assert "UP" in node.links()[PARENT]["flags"]
+    assert set(node.links("c1")) == {"lo", "eth0"}
+    assert reservations(node) == set()
+
+
 def test_an_address_is_given_back_when_its_interface_is_home(node: Node) -> None:
     """Nobody may get it while it still answers."""
     parent(node)

@@ -94,6 +94,16 @@ def test_up_with_a_text_left_on_it(kernel: KernelEnd) -> None:
     assert attributes(asked(kernel, link.set_up, 5, "é" * 128).decoded()) == {}, "IFALIASZ"
 
 
+def test_who_is_gone_has_no_master(kernel: KernelEnd) -> None:
+    """A namespace can go while a DEL is in it."""
+    port, vrf = link.Link(link.header(5)), link.Link(link.header(7))
+    kernel.acknowledge(code=errno.ENODEV)
+    linkset.set_master(kernel.netlink, port, None)
+    kernel.acknowledge(code=errno.ENODEV)
+    with pytest.raises(OSError, match="No such device"):
+        linkset.set_master(kernel.netlink, port, vrf)
+
+
 def test_set_master_and_mac(kernel: KernelEnd) -> None:
     port, bridge = (link.Link(link.header(index)) for index in (5, 7))
     for request, expected in (

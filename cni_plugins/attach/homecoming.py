@@ -50,8 +50,8 @@ def bring_home(request: Request, search: Callable[[Request, Netlink], Link | Non
     with Netlink() as host:
         if netns is not None:
             with netns, netns.netlink() as inside:
-                found = link.find(inside, request.ifname)
-                if found is not None and _is_lent(request, found, noted):
+                found = _find_lent(request, inside, noted)
+                if found is not None:
                     _move(inside, host, found, noted)
                     moved = True
         elif noted is None and (found := search(request, host)) is not None:
@@ -92,6 +92,16 @@ def _noted(attachment: tuple[str, str, str]) -> list[str] | None:
     if lines is None or len(lines) != _LINES or ifname_problem(lines[0]):
         return None
     return lines if len(lines[1].encode()) <= link.MAX_ALIAS else None
+
+
+def _find_lent(request: Request, inside: Netlink, noted: list[str] | None) -> Link | None:
+    """Return the container's interface that an ADD moved there, also one that was renamed there since."""
+    found = link.find(inside, request.ifname)
+    if found is not None and _is_lent(request, found, noted):
+        return found
+    if noted is None:
+        return None
+    return next((each for each in link.links(inside) if each.alias == noted[0]), None)
 
 
 def _is_lent(request: Request, found: Link, noted: list[str] | None) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 from cni_plugins.kernel.link import (
     IFF_ALLMULTI,
     IFF_PROMISC,
@@ -25,10 +27,13 @@ if TYPE_CHECKING:
 
 
 def set_master(nl: Netlink, port: Link, master: Link | None) -> None:
-    """Make a link a port of a bridge, or a member of a VRF; None: of nothing any more."""
+    """Make a link a port of a bridge, or a member of a VRF.
+
+    None: it is of nothing any more, as one is that is gone.
+    """
     body = header(port.index) + attr_u32(IFLA_MASTER, master.index if master else 0)
     doing = f"put {port.name!r} into {master.kind} {master.name!r}" if master else f"free {port.name!r}"
-    nl.tell(RTM_NEWLINK, body, f"failed to {doing}")
+    nl.tell(RTM_NEWLINK, body, f"failed to {doing}", gone=() if master else (errno.ENODEV,))
 
 
 def set_promiscuous(nl: Netlink, index: int) -> None:

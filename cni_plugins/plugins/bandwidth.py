@@ -23,6 +23,8 @@ from cni_plugins.spec.result import Interface
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from cni_plugins.attach import ready, verify
     from cni_plugins.config.bandwidth import Bandwidth, BandwidthConf
     from cni_plugins.kernel import newlink
@@ -61,13 +63,11 @@ def add(request: Request) -> Result:
     ):
         container, end = _pair(request, result, host, inside)
         if ingress:
-            with undo.made(tc.delete_root, host, end.index):
-                tc.add_tbf(host, end.index, ingress)
+            _occupy(host, end, undo, tc.delete_root, tc.add_tbf, ingress)
         if egress:
             ifb = _create_ifb(request, host, container.mtu, undo)
             tc.add_tbf(host, ifb.index, egress)
-            with undo.made(tc.delete_ingress, host, end.index):
-                tc.add_ingress(host, end.index)
+            _occupy(host, end, undo, tc.delete_ingress, tc.add_ingress)
             tc.add_redirect(host, end.index, ifb.index)
             result.interfaces.append(Interface(ifb.name, ifb.mac))
     return result
@@ -239,6 +239,28 @@ def _create_ifb(request: Request, host: Netlink, mtu: int, undo: Undo) -> Link:
     if link.mark(host, name, f"{request.network}:{request.container_id}"):  # neither can hold a colon
         notes.remove(_KIND, attachment)
     return ifb
+
+
+def _occupy(
+    host: Netlink,
+    end: Link,
+    undo: Undo,
+    take_back: Callable[..., object],
+    make: Callable[..., object],
+    *args: object,
+) -> None:
+    """Make a qdisc where there must be none."""
+    try:
+        with undo.made(take_back, host, end.index):
+            make(host, end.index, *args)
+    except OSError as error:
+        if error.errno != _EEXIST:
+            raise
+        raise ConflictError(
+            f"the limit has no place: interface {end.name!r} of the host has a qdisc there already",
+            f"`tc qdisc show dev {end.name}` shows it: a leftover, or of another program (one that looks at "
+            "packets by eBPF needs no clsact qdisc if it attaches by tcx)",
+        ) from None
 
 
 def _attachment(request: Request) -> tuple[str, str, str]:
