@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from integration.waiting import until
+
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from integration.node import Node
 
@@ -44,19 +45,6 @@ def lan(node: Node, *, bridged: bool = True) -> None:
     for name, netns in (("lan", ""), ("eth0", "server"), ("lo", "server")):
         node.run(["ip", "link", "set", name, "up"], netns=netns)
     node.exec("server", "ip", "address", "add", f"{SERVER}/24", "dev", "eth0")
-
-
-def until(true: Callable[[], object], seconds: float = DEADLINE) -> None:
-    """Wait for something to become true.
-
-    Raises:
-        TimeoutError: it has not.
-    """
-    end = time.monotonic() + seconds
-    while not true():
-        if time.monotonic() > end:
-            raise TimeoutError(f"not so within {seconds} s")
-        time.sleep(0.02)
 
 
 def ended(process: subprocess.Popen[bytes], *, kill: bool = True) -> None:

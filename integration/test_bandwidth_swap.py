@@ -9,6 +9,7 @@ import pytest
 from integration.bandwidths import EGRESS, IFB, INGRESS, LIMITS, bandwidth, qdiscs, untouched
 from integration.checks import port_of
 from integration.node import PEER
+from integration.waiting import until
 
 if TYPE_CHECKING:
     from integration.node import Node
@@ -52,5 +53,7 @@ def test_both_make_the_same(node: Node, pod: Any) -> None:
             )
         )
         node.delete("bandwidth", {**conf, "prevResult": result}, netns="c1")
+        # An action's number is free again when a worker of the kernel's has taken it away.
+        until(lambda: not node.run(["tc", "actions", "list", "action", "mirred"]).stdout.strip())
     for ours, theirs in zip(*seen, strict=True):
         assert ours == theirs

@@ -24,8 +24,8 @@ from integration.dhcp import (
     leased,
     log,
     network,
-    until,
 )
+from integration.waiting import until
 
 if TYPE_CHECKING:
     from integration.node import Node

@@ -29,8 +29,8 @@ from integration.dhcp import (
     leased,
     log,
     network,
-    until,
 )
+from integration.waiting import until
 
 if TYPE_CHECKING:
     import subprocess

@@ -8,8 +8,9 @@ import sys
 from typing import TYPE_CHECKING
 
 from integration.checks import address_of, pods
-from integration.dhcp import SOCKET, answers, dnsmasq, ended, lan, leased, network, until
+from integration.dhcp import SOCKET, answers, dnsmasq, ended, lan, leased, network
 from integration.suite import ROOT
+from integration.waiting import until
 
 if TYPE_CHECKING:
     from integration.node import Node

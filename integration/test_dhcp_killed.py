@@ -18,8 +18,8 @@ from integration.dhcp import (
     leased,
     network,
     start_daemon,
-    until,
 )
+from integration.waiting import until
 
 if TYPE_CHECKING:
     from integration.node import Node

@@ -8,8 +8,9 @@ from itertools import product
 import pytest
 
 from integration.checks import address_of, addresses, check, ping, pods, routes
-from integration.dhcp import SERVER, daemon, dnsmasq, ended, lan, leased, network, until
+from integration.dhcp import SERVER, daemon, dnsmasq, ended, lan, leased, network
 from integration.node import PEER, Node
+from integration.waiting import until
 
 pytestmark = pytest.mark.peer
 

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from integration.checks import outside
-from integration.dhcp import FOLDER, daemon, dnsmasq, lan, leased, until
+from integration.dhcp import FOLDER, daemon, dnsmasq, lan, leased
 from integration.firewalls import choose_iptables, elements, iptables
 from integration.test_doctor import BRIDGE, STATE, age_notes, checks, cnictl, doctor, put, state, write_list
+from integration.waiting import until
 from ipam.dhcp.notes import name_of
 
 if TYPE_CHECKING:

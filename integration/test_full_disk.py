@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import pytest
 
 from integration.checks import bridge, ipam, pods, ptp, refusal
-from integration.dhcp import FOLDER, daemon, dnsmasq, lan, leased, network, until
+from integration.dhcp import FOLDER, daemon, dnsmasq, lan, leased, network
 from integration.flannel import flannel, write_subnet_env
+from integration.waiting import until
 from ipam.dhcp.notes import name_of
 from prove import snapshot
 

@@ -19,13 +19,14 @@ import pytest
 
 from cni_plugins import orphans
 from integration.checks import address_of, reservations
+from integration.waiting import until
 from prove.networks import NAME, networks
 from prove.runtime import KEEPER, VICTIM, previous
 from prove.stage import Stage
 from prove.strace import COMMAND
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from prove.strace import Call
 
@@ -39,13 +40,6 @@ def stage(request: pytest.FixtureRequest, suite_bin: str) -> Iterator[Stage]:
     (network,) = networks(request.param)
     with Stage(suite_bin, network, keeper=True) as made:
         yield made
-
-
-def until(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.005)
 
 
 def state(pid: int) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -13,19 +12,10 @@ import pytest
 from integration.checks import GW4, V4, V6, check, files, ipam, ping, pods, refusal, reservations
 from integration.node import PEER
 from integration.sublinks import PARENT, parent
+from integration.waiting import until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from integration.node import Node
-
-
-def until(true: Callable[[], bool]) -> None:
-    """Wait some seconds for something that another process does."""
-    deadline = time.monotonic() + 10
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def lent(**keys: Any) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,13 +10,12 @@ from cni_plugins.kernel import nftexpr
 from cni_plugins.kernel.nfnetlink import NETLINK_NETFILTER
 from cni_plugins.kernel.nft import Nft
 from cni_plugins.kernel.nftbatch import IPV4, Batch, Chain, Rule, Table
+from integration.waiting import until
 
 if TYPE_CHECKING:
     from integration.node import Node
 
 TABLE = Table(IPV4, "short-lived")
-PATIENCE = 10
-"""Seconds; the kernel needs some hundredths."""
 
 
 def sockets() -> int:
@@ -41,7 +39,4 @@ def test_sockets_go_after_a_deletion(node: Node) -> None:
                 batch = Batch()
                 batch.delete_rule(TABLE, "chain", handle)
                 tables.commit(batch)
-        end = time.monotonic() + PATIENCE
-        while sockets() > before:
-            assert time.monotonic() < end, f"{sockets()} sockets, {before} before"
-            time.sleep(0.01)
+        until(lambda: sockets() <= before)  # the kernel needs some hundredths of a second

@@ -70,7 +70,10 @@ def test_a_pod_is_reached_from_outside_at_once(node: Node) -> None:
     outside(node)
     way_back(node)
     node.netns("c1")
+    # As runtimes leave it in a namespace that is to have no IPv6 but what CNI brings.
+    node.exec("c1", "sysctl", "-q", "net.ipv6.conf.default.disable_ipv6=1")
     result = node.add("ptp", ptp(), netns="c1")
+    assert node.exec("c1", "sysctl", "-n", "net.ipv4.conf.eth0.arp_notify").strip() == "1"
     assert source_seen(node, "outside", "c1", address_of(result, 1)) == OUTSIDE6
     assert source_seen(node, "outside", "c1", address_of(result)) == OUTSIDE4
     assert source_seen(node, "c1", "outside", OUTSIDE4) == "10.77.0.2"

@@ -33,6 +33,7 @@ from integration.flannel import DUAL, flannel, write_subnet_env
 from integration.node import Node
 from integration.specification import FLAT, INCOMPATIBLE, VERSIONS, cidrs, faults, has_verb
 from integration.sublinks import PARENT, network, parent
+from integration.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -226,7 +227,7 @@ def test_dhcp(lan: Node, version: str) -> None:
             previous = {**conf, "prevResult": result}
             check(lan, "dhcp", previous, version, given)
             assert code(lan, "DEL", "dhcp", previous, version) == 0
-            dhcp.until(lambda: not dhcp.leased(lan))
+            until(lambda: not dhcp.leased(lan))
         ask(lan, "dhcp", conf, version)
 
 
