@@ -53,6 +53,11 @@ test-vm: $(BUNDLE)/.built $(KERNEL)/.unpacked .work/test-packages .work/vm-packa
 test-kube: $(KUBE)/kubelet $(BUNDLE)/.built $(DAEMON)/.built .work/test-packages ## Run the tests with a real apiserver and kubelets, built once into KUBE=…
 	@KUBE_BIN=$(KUBE) SUITE_BIN=$(BUNDLE) $(BIN)/pytest $(or $(ARGS),integration/kube)
 
+.PHONY: test-kube-vm
+test-kube-vm: $(KUBE)/kubelet $(BUNDLE)/.built $(DAEMON)/.built $(KERNEL)/.unpacked .work/test-packages .work/vm-packages ## Run what of it needs Debian's kernel (ipip, wireguard), in a VM
+	@KUBE_BIN=$(KUBE) SUITE_BIN=$(BUNDLE) FLANNELD=$(DAEMON)/flanneld $(BIN)/python -m integration.vm $(KERNEL) \
+		$(or $(ARGS),-m kernel integration/kube)
+
 .PHONY: lint
 lint: $(VENV)/.made ## Check style, types and layers
 	$(BIN)/ruff check .

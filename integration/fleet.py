@@ -7,6 +7,9 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException
 from typing import TYPE_CHECKING, Any
 
 from integration.closing import Closing
@@ -17,7 +20,7 @@ from integration.suite import ROOT
 from integration.underlay import Underlay, address
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from integration.node import Node
 
@@ -40,24 +43,40 @@ class Member:
 
     Attributes:
         node: its namespaces.
+        name: what it is called in a cluster.
         address: where it is on the underlay.
         daemon: the process, while it runs.
-        pods: their IPv4 addresses by name.
+        pods: their first addresses by name: IPv4 but where there is none.
     """
 
     def __init__(self, node: Node, subnet: int, number: int) -> None:
         self.node = node
         self.subnet = subnet
+        self.name = f"node-{number}"
+        self._number = number
         self.address = address(subnet, number)
         self.daemon: subprocess.Popen[bytes] | None = None
         self.pods: dict[str, str] = {}
+        self._pods: dict[str, dict[int, str]] = {}
         for key in _FORWARDING:
             node.run(["sysctl", "-qw", f"{key}=1"])
+
+    def at(self, family: int) -> str:
+        """Return where it is on the underlay, in family 4 or 6."""
+        return address(self.subnet, self._number, family)
+
+    def pod_at(self, name: str, family: int) -> str:
+        """Return a pod's address of family 4 or 6."""
+        return self._pods[name][family]
 
     def start(self, flags: Sequence[str], variables: Mapping[str, str] | None = None) -> None:
         """Start the daemon, and wait until the paths are up."""
         self.launch(flags, variables)
-        wait(lambda: "are up" in self.get("/readyz") or self.daemon_ended(), 30)
+        self.wait_until_ready()
+
+    def wait_until_ready(self) -> None:
+        """Wait until the paths are up."""
+        wait(lambda: "are up" in self.get("/readyz") or self.daemon_ended(), 120)
         assert not self.daemon_ended(), "the daemon ended; SHOW_LOGS=1 shows what it said"
 
     def launch(self, flags: Sequence[str], variables: Mapping[str, str] | None = None) -> None:
@@ -84,18 +103,29 @@ class Member:
             return dict(line.rstrip("\n").split("=", 1) for line in file)
 
     def add_pod(self, name: str, **keys: Any) -> str:
-        """Attach a pod with the flannel plugin; return its IPv4 address."""
+        """Attach a pod with the flannel plugin; return its first address."""
         self.node.netns(name)
         self.node.exec(name, "ip", "link", "set", "lo", "up")
         conf = {"cniVersion": "1.0.0", "name": "cbr0", "delegate": {"isDefaultGateway": True}, **keys}
         result = self.node.add("flannel", conf, container=name, netns=name)
-        self.pods[name] = result["ips"][0]["address"].partition("/")[0]
+        found = [item["address"].partition("/")[0] for item in result["ips"]]
+        self._pods[name] = {6 if ":" in ip else 4: ip for ip in found}
+        self.pods[name] = found[0]
         return self.pods[name]
 
     def get(self, path: str) -> str:
-        """Return what the daemon's health server answers."""
-        done = self.node.run(["busybox", "wget", "-qO-", f"http://127.0.0.1:{HEALTH}{path}"], check=False)
-        return done.stdout.decode()
+        """Return what the daemon's health server answers; nothing when it is not well, or not there."""
+        with self.node.entered():
+            connection = HTTPConnection("127.0.0.1", HEALTH, timeout=5)
+            try:
+                connection.request("GET", path)
+                answer = connection.getresponse()
+                said = answer.read().decode()
+            except (HTTPException, OSError):
+                return ""
+            finally:
+                connection.close()
+        return said if answer.status == HTTPStatus.OK else ""
 
     def ip(self, *words: str) -> Any:
         """Return what ip(8) lists, decoded."""
@@ -146,13 +176,32 @@ class Fleet(Closing):
     def join(self, subnet: int, number: int, **options: Any) -> Member:
         """Switch a machine on, without its daemon."""
         member = Member(self.underlay.join(subnet, number, **options), subnet, number)
-        self.members[f"node-{number}"] = member
+        self.members[member.name] = member
         return member
 
+    @contextmanager
+    def gathered(
+        self, config: Mapping[str, Any], places: Sequence[tuple[int, int]]
+    ) -> Iterator[list[Member]]:
+        """Machines with daemons under a configuration of their own, which are forgotten after the block."""
+        self.etcd.put(CONFIG, json.dumps(config))
+        try:
+            members = [self.join(*place) for place in places]
+            self.start(*members)
+            yield members
+        finally:
+            for place in list(self.underlay.machines):
+                self.underlay.leave(*place)
+            self.members.clear()
+            self.etcd.ctl("del", "--prefix", SUBNETS)
+
     def start(self, *members: Member) -> None:
-        """Start daemons: all, or these."""
-        for member in members or self.members.values():
-            member.start([f"--etcd-endpoints={self.etcd.url}", *self.flags])
+        """Start daemons, all or these, at the same time."""
+        started = members or tuple(self.members.values())
+        for member in started:
+            member.launch([f"--etcd-endpoints={self.etcd.url}", *self.flags])
+        for member in started:
+            member.wait_until_ready()
 
     def leave(self, name: str, *, forget: bool = True) -> None:
         """Switch a machine off and, as an administrator would, delete its lease."""

@@ -1,4 +1,4 @@
-"""Tunnels that not every kernel has: what the backends write, packets that go through, and repairs."""
+"""Tunnels that not every kernel has: what is written, and repairs. For pods: test_flanneld_backends.py."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from integration.fleet import NETWORK, Fleet, wait
+from integration.fleet import NETWORK, wait
 from integration.keeper import Keeper
 from integration.pings import Pings
 from integration.underlay import Underlay, address
@@ -56,28 +56,6 @@ def repairs(
             shell(node, command)
             took = wait(lambda: shown() == before, SOON)
             record(name, f"back after {took:.2f} s, pings failed for {pings.failed_since(broken):.2f} s")
-
-
-@pytest.mark.parametrize(
-    "backend", [pytest.param(name, marks=pytest.mark.kernel(name)) for name in ("ipip", "wireguard")]
-)
-def test_pods_of_two_daemons(suite_bin: str, backend: str) -> None:
-    """The whole way: etcd, the daemons, the plugins, and packets as large as the pods' MTU."""
-    config = {"Network": NETWORK} if backend == "ipip" else DUAL
-    with Fleet(suite_bin, {**config, "Backend": {"Type": backend}}) as fleet:
-        one, other = fleet.join(1, 11), fleet.join(1, 12)
-        fleet.start()
-        one.add_pod("a")
-        other.add_pod("b")
-        mtu = int(one.subnet_env()["FLANNEL_MTU"])
-        assert mtu == {"ipip": 1480, "wireguard": 1420}[backend]
-        infos = other.node.links("b")["eth0"]["addr_info"]
-        targets = [info["local"] for info in infos if info["scope"] == "global"]
-        assert len(targets) == {"ipip": 1, "wireguard": 2}[backend]
-        for target in targets:
-            bare = mtu - (48 if ":" in target else 28)
-            ping = ["ping", "-c1", "-W5", "-Mdo", f"-s{bare}", target]
-            wait(lambda ping=ping: one.node.run(ping, netns="a", check=False).returncode == 0, 60)  # type: ignore[misc]
 
 
 @pytest.fixture(scope="module")

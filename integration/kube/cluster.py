@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import ssl
 import time
+import urllib.error
+import urllib.request
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Self
 
 from integration.etcd import Etcd
+from integration.kube.flags import AUDIT, BINDING, CONTROLLERS, FOLDER, POLICY, ROLE, SMALL
 
 if TYPE_CHECKING:
     import subprocess
@@ -16,34 +21,14 @@ if TYPE_CHECKING:
 
     from integration.node import Node
 
-FOLDER = "/run/kube"
 PORT = 6443
+PATIENCE = 240
+"""Seconds for a program to start: on a machine that is emulated it takes a minute."""
 NETWORK = "10.244.0.0/16"
 IPV6_NETWORK = "fd00:244::/48"
 ADMIN, DAEMON = "admin-token", "daemon-token"
 SERVICE = "10.96.0.1"
 """The address of the service `kubernetes`, by which pods reach the apiserver."""
-CONTROLLERS = ("serviceaccount", "serviceaccount-token", "daemonset")
-AUDIT = (f"--audit-log-path={FOLDER}/audit.log", f"--audit-policy-file={FOLDER}/audit.conf")
-POLICY = {"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "rules": [{"level": "Metadata"}]}
-ROLE = {
-    "apiVersion": "rbac.authorization.k8s.io/v1",
-    "kind": "ClusterRole",
-    "metadata": {"name": "flannel"},
-    "rules": [
-        {"apiGroups": [""], "resources": ["pods"], "verbs": ["get"]},
-        {"apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "list", "watch"]},
-        {"apiGroups": [""], "resources": ["nodes/status"], "verbs": ["patch"]},
-    ],
-}
-"""What kube-flannel's manifest allows the daemon; nothing more may be needed."""
-BINDING = {
-    "apiVersion": "rbac.authorization.k8s.io/v1",
-    "kind": "ClusterRoleBinding",
-    "metadata": {"name": "flannel"},
-    "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "flannel"},
-    "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "flannel"}],
-}
 
 
 class Cluster:
@@ -55,6 +40,7 @@ class Cluster:
         address: an address of the node at which others reach it, besides 127.0.0.1.
         dual: give nodes IPv6 podCIDRs, too.
         whole: run what pods need, too: service accounts with their tokens, daemon sets, an audit log.
+        small: run what nodes and their podCIDRs need, and nothing else.
     """
 
     def __init__(
@@ -65,6 +51,7 @@ class Cluster:
         *,
         dual: bool = False,
         whole: bool = False,
+        small: bool = False,
     ) -> None:
         self.node = node
         self.url = f"https://{address}:{PORT}"
@@ -72,12 +59,14 @@ class Cluster:
         self._address = address
         self._dual = dual
         self._whole = whole
+        self._small = small
         self._servers: dict[str, subprocess.Popen[bytes]] = {}
         self._etcd = Etcd(node, "http://127.0.0.1:2379")
         self._write_files()
         self.start_apiserver()
         for document in (ROLE, BINDING):
-            self.apply(document)
+            group, kind = document["apiVersion"], document["kind"].lower()
+            self.ask(f"/apis/{group}/{kind}s", "POST", document)
         self._start_controllers()
 
     def __enter__(self) -> Self:
@@ -105,11 +94,30 @@ class Cluster:
             ),
             f"--service-account-key-file={FOLDER}/tls.key",
             f"--service-account-signing-key-file={FOLDER}/tls.key",
-            *(AUDIT if self._whole else ("--disable-admission-plugins=ServiceAccount",)),
+            *(
+                AUDIT
+                if self._whole
+                else SMALL
+                if self._small
+                else ("--disable-admission-plugins=ServiceAccount",)
+            ),
             "--feature-gates=IPv6DualStack=true",
             "--kubelet-preferred-address-types=InternalIP",
         )
-        self.wait(lambda: self.kubectl("get", "--raw", "/readyz", check=False).returncode == 0, 60)
+        try:
+            self.wait(self._serves, PATIENCE)
+        except AssertionError as error:
+            with open(self.node.path(f"{FOLDER}/kube-apiserver.log"), encoding="utf-8") as file:
+                error.add_note("".join(file.readlines()[-20:]))
+            raise
+
+    def _serves(self) -> bool:
+        ended = self._servers["kube-apiserver"].poll()
+        assert ended is None, f"kube-apiserver ended with exit status {ended}"
+        try:
+            return self.ask("/readyz") == b"ok"
+        except OSError:
+            return False
 
     def stop_apiserver(self) -> None:
         """End the apiserver as a crash would."""
@@ -121,11 +129,26 @@ class Cluster:
         process.kill()
         process.wait()
 
+    def ask(self, path: str, method: str = "GET", document: Mapping[str, Any] | None = None) -> bytes:
+        """Ask the apiserver as the administrator: what kubectl would take seconds for, where all is slow.
+
+        Raises:
+            OSError: it does not answer, or refuses (an HTTPError).
+        """
+        headers = {"Authorization": f"Bearer {ADMIN}", "Content-Type": "application/json"}
+        data = None if document is None else json.dumps(document).encode()
+        request = urllib.request.Request(f"{self.url}{path}", data, headers, method=method)
+        with self.node.entered():
+            trust = ssl.create_default_context(cafile=f"{FOLDER}/tls.crt")
+            with urllib.request.urlopen(request, timeout=60, context=trust) as answer:
+                said: bytes = answer.read()
+        return said
+
     def kubectl(
         self, *words: str, stdin: bytes = b"", check: bool = True
     ) -> subprocess.CompletedProcess[bytes]:
         """Run kubectl as the administrator."""
-        command = ["kubectl", "--kubeconfig", f"{FOLDER}/admin.conf", "--request-timeout=20s", *words]
+        command = ["kubectl", "--kubeconfig", f"{FOLDER}/admin.conf", "--request-timeout=60s", *words]
         return self.node.run(command, {"HOME": FOLDER}, stdin, check=check)
 
     def apply(self, document: Mapping[str, Any]) -> None:
@@ -134,20 +157,33 @@ class Cluster:
 
     def add_node(self, name: str, pod_cidrs: Sequence[str] = ()) -> None:
         """Register a node, with podCIDRs if given, and wait until it has some."""
-        spec = {"podCIDR": pod_cidrs[0], "podCIDRs": list(pod_cidrs)} if pod_cidrs else {}
-        document = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}, "spec": spec}
-        self.kubectl("create", "-f", "-", stdin=json.dumps(document).encode())
-        self.wait(lambda: bool(self.get_node(name)["spec"].get("podCIDR")), 60)
+        self.add_nodes({name: pod_cidrs})
+
+    def add_nodes(self, pod_cidrs: Mapping[str, Sequence[str]]) -> None:
+        """Register nodes, by their names, with podCIDRs if given, and wait until each has some."""
+        for name, given in pod_cidrs.items():
+            spec = {"podCIDR": given[0], "podCIDRs": list(given)} if given else {}
+            document = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}, "spec": spec}
+            self.ask("/api/v1/nodes", "POST", document)
+
+        def is_done() -> bool:
+            nodes = self.nodes()
+            return all(nodes[name]["spec"].get("podCIDR") for name in pod_cidrs)
+
+        self.wait(is_done, PATIENCE)
+
+    def nodes(self) -> dict[str, Any]:
+        """Return all nodes, by their names."""
+        listed = json.loads(self.ask("/api/v1/nodes"))["items"]
+        return {node["metadata"]["name"]: node for node in listed}
 
     def get_node(self, name: str) -> Any:
         """Return a node."""
-        return json.loads(self.kubectl("get", "node", name, "-o", "json").stdout)
+        return json.loads(self.ask(f"/api/v1/nodes/{name}"))
 
     def annotations(self, name: str) -> dict[str, str]:
         """Return a node's annotations that are flannel's, without the prefix."""
-        prefix = "flannel.alpha.coreos.com/"
-        found = self.get_node(name)["metadata"].get("annotations", {})
-        return {key.removeprefix(prefix): value for key, value in found.items() if key.startswith(prefix)}
+        return flannels(self.get_node(name))
 
     def asked_for(self, account: str) -> set[tuple[str, str]]:
         """Return what a service account, `namespace:name`, has asked for: resources with their verbs."""
@@ -161,9 +197,14 @@ class Cluster:
                     found.add(("/".join(filter(None, names)), event["verb"]))
         return found
 
-    def remove_node(self, name: str) -> None:
-        """Delete a node."""
-        self.kubectl("delete", "node", name, "--ignore-not-found")
+    def remove_node(self, *names: str) -> None:
+        """Delete a node, or several."""
+        for name in names:
+            try:
+                self.ask(f"/api/v1/nodes/{name}", "DELETE")
+            except urllib.error.HTTPError as error:
+                if error.code != HTTPStatus.NOT_FOUND:
+                    raise
 
     def kubeconfig(self, token: str = DAEMON) -> str:
         """Return a kubeconfig by which the bearer of a token reaches the apiserver."""
@@ -202,11 +243,15 @@ class Cluster:
                 f"--cluster-cidr={ranges}",
                 *sizes,
             ),
-            f"--controllers=nodeipam,nodelifecycle{',' + ','.join(CONTROLLERS) if self._whole else ''}",
+            f"--controllers={','.join(self._controllers())}",
             *("--leader-elect=false", "--port=0"),
             *(f"--service-account-private-key-file={FOLDER}/tls.key", f"--root-ca-file={FOLDER}/tls.crt"),
             f"--feature-gates=IPv6DualStack={'true' if self._dual else 'false'}",
         )
+
+    def _controllers(self) -> Sequence[str]:
+        always = ("nodeipam",) if self._small else ("nodeipam", "nodelifecycle")
+        return (*always, *CONTROLLERS) if self._whole else always
 
     def _start(self, program: str, *words: str) -> None:
         with open(self.node.path(f"{FOLDER}/{program}.log"), "ab") as log:
@@ -247,3 +292,10 @@ class Cluster:
         for name, text in texts.items():
             with open(self.node.path(f"{FOLDER}/{name}"), "w", encoding="ascii") as file:
                 file.write(text)
+
+
+def flannels(node: Mapping[str, Any]) -> dict[str, str]:
+    """Return a node's annotations that are flannel's, without the prefix."""
+    prefix = "flannel.alpha.coreos.com/"
+    found = node["metadata"].get("annotations", {})
+    return {key.removeprefix(prefix): value for key, value in found.items() if key.startswith(prefix)}

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from integration.fleet import Member
-from integration.kube.cluster import FOLDER
+from integration.kube.flags import FOLDER
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from integration.kube.cluster import Cluster
     from integration.underlay import Underlay
@@ -36,9 +37,34 @@ class KubeFleet:
 
     def join(self, subnet: int, number: int, pod_cidrs: Sequence[str] = ()) -> Member:
         """Switch a machine on, register it as a kubelet would, and start its daemon."""
-        name = f"node-{number}"
         member = Member(self.underlay.join(subnet, number), subnet, number)
-        self.cluster.add_node(name, pod_cidrs)
+        self.cluster.add_node(member.name, pod_cidrs)
+        self._launch(member)
+        member.wait_until_ready()
+        return member
+
+    @contextmanager
+    def gathered(
+        self, config: Mapping[str, Any], places: Sequence[tuple[int, int]]
+    ) -> Iterator[list[Member]]:
+        """Machines with daemons under a configuration of their own, which are forgotten after the block."""
+        self._config = config
+        names = [f"node-{number}" for _subnet, number in places]
+        try:
+            members = [Member(self.underlay.join(*place), *place) for place in places]
+            self.cluster.add_nodes(dict.fromkeys(names, ()))
+            for member in members:
+                self._launch(member)
+            for member in members:
+                member.wait_until_ready()
+            yield members
+        finally:
+            self.cluster.remove_node(*names)
+            for place in places:
+                if place in self.underlay.machines:
+                    self.underlay.leave(*place)
+
+    def _launch(self, member: Member) -> None:
         files = {NET_CONF: json.dumps(self._config), f"{FOLDER}/daemon.conf": self.cluster.kubeconfig()}
         with open(self.cluster.node.path(f"{FOLDER}/tls.crt"), encoding="ascii") as file:
             files[f"{FOLDER}/tls.crt"] = file.read()
@@ -47,5 +73,4 @@ class KubeFleet:
                 os.makedirs(os.path.dirname(path), exist_ok=True)
                 with open(path, "w", encoding="ascii") as file:
                     file.write(content)
-        member.start(FLAGS, {"NODE_NAME": name})
-        return member
+        member.launch(FLAGS, {"NODE_NAME": member.name})

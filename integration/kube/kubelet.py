@@ -8,7 +8,8 @@ import subprocess
 from typing import TYPE_CHECKING, Any, Self
 
 from integration import namespaces
-from integration.kube.cluster import ADMIN, FOLDER, Cluster
+from integration.kube.cluster import ADMIN, Cluster
+from integration.kube.flags import FOLDER
 from integration.runtime import janitor
 from integration.runtime.containerd import PATH, SOCKET, Containerd
 

@@ -17,7 +17,8 @@ from flanneld.lease import Added, Lease, LeaseAttrs, Removed, Snapshot, encode_d
 from flanneld.manager import LeaseLostError, ManagerError
 from flanneld.netconf import NetworkConfig
 from flanneld.options import Options
-from integration.kube.cluster import FOLDER, NETWORK, Cluster
+from integration.kube.cluster import NETWORK, Cluster
+from integration.kube.flags import FOLDER
 from integration.watched import watching
 
 if TYPE_CHECKING:

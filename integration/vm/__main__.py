@@ -30,8 +30,7 @@ def main() -> int:
     if "SUITE_BIN" in os.environ:
         env["SUITE_BIN"] = os.environ["SUITE_BIN"]
         env["BIN"] = env["SUITE_BIN"]  # what bench calls it
-    if "FLANNELD" in os.environ:
-        env["FLANNELD"] = os.environ["FLANNELD"]
+    env |= {name: os.environ[name] for name in ("FLANNELD", "KUBE_BIN") if name in os.environ}
     with tempfile.TemporaryDirectory() as results:
         command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *(arguments or DEFAULT)]
         if arguments[:1] in (["bench"], ["bench.cluster"]):
