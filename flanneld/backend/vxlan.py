@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import Field
 
+from cni_plugins.kernel import link, netlink
 from flanneld.backend.common import Complaints, read_options
 from flanneld.lease import NO_DATA, LeaseAttrs, encode_data
 from flanneld.netconf import FoldedModel
@@ -67,6 +68,7 @@ class Vxlan:
 
     async def start(self, uplink: Uplink, published: LeaseAttrs | None) -> LeaseAttrs:
         """Take the MAC addresses that were published before, or new ones."""
+        _remove_former(published, self._options.vni)
         for family in self._families:
             if family not in self._macs:
                 self._macs[family] = _stored_mac(published, family) or _new_mac()
@@ -138,6 +140,23 @@ class Vxlan:
         yield Neighbour(device, gateway, mac)
         yield Forwarding(device, mac, node)
         yield Route(subnet, device, gateway, onlink=True)
+
+
+def _remove_former(published: LeaseAttrs | None, vni: int) -> None:
+    """Remove devices of a run with another VNI: they hold the UDP port, maybe with other options."""
+    for family, name in _NAMES.items():
+        mac = _stored_mac(published, family)
+        former = published.data(family).get("VNI", vni) if published and mac else vni
+        if former == vni:
+            continue
+        try:
+            with netlink.Netlink() as nl:
+                there = link.find(nl, name.format(former))
+                if there is not None and (there.kind, there.mac) == ("vxlan", mac):
+                    link.delete(nl, there.name)
+                    log.info("removed the device of another VNI", extra={"device": there.name})
+        except OSError as error:
+            log.warning("a former device stays", extra={"vni": former, "why": error})
 
 
 def _new_mac() -> str:
