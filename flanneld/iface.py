@@ -1,7 +1,7 @@
 """Which interface is the uplink: by name, address, pattern, a target's route, or the default route.
 
 What is chosen at the start is an interface; afterwards its present name, addresses and MTU are read again
-whenever the kernel reports a change (main.py).
+whenever the kernel reports a change (daemon.py).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Subnet managers: where leases are kept. etcd.py and kube.py are the two."""
+"""Subnet managers: where leases are kept. etcd/manager.py and kube/manager.py are the two."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 MAC = bytes.fromhex("020000000001")
 SERVER, OTHER = bytes((10, 1, 0, 1)), bytes((10, 1, 0, 2))
-ADDRESS, MASK = bytes((10, 1, 2, 3)), b"\xff\xff\xff\x00"
+ADDRESS = bytes((10, 1, 2, 3))
 HARDWARE = bytes.fromhex("020000000099")
 START = 1000.0
 

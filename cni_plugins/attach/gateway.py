@@ -1,4 +1,4 @@
-"""The gateway's address on the host: what makes a bridge the next hop of its containers."""
+"""The gateway's address on the host, which makes a bridge the next hop of its containers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The way home of an interface that host-device lent: from the container, or from where it fell on the host.
+"""Returning an interface that host-device lent: from the container, or from where the kernel left it.
 
 When a namespace goes, the kernel gives hardware back to the host: down, under the name it had inside, or as
 `dev` and a number if that is taken. What the interface was before is in the attachment's note and, as with

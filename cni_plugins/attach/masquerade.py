@@ -1,6 +1,6 @@
-"""Masquerade of what an attachment sends out of its network; bridge and ptp share it.
+"""Masquerading what an attachment sends out of its network; bridge and ptp share it.
 
-ADD writes one backend's rules; DEL and GC remove both backends', also those that the reference plugins made.
+ADD writes the rules of one backend; DEL and GC remove those of both, including the reference plugins'.
 """
 
 from __future__ import annotations
@@ -180,7 +180,7 @@ def _is_iptables(backend: str | None) -> bool:
 
 def _remove_chains(tables: Nft, attachment: Attachment, *, noted: bool) -> None:
     found = _iptables_families(tables, attachment)
-    # What has a note of rules was made here, with nftables, and is gone now; all else may be iptables' too.
+    # Rules with a note were made here, with nftables, and are gone now; without one, iptables may have some.
     if found or not noted:
         masquerade_iptables.remove(attachment[0], attachment[1], found)
 

@@ -1,4 +1,4 @@
-"""Masquerade by iptables: where it is asked for, and to clean up after the reference plugins."""
+"""Masquerading with iptables: where it is asked for, and to clean up after the reference plugins."""
 
 from __future__ import annotations
 

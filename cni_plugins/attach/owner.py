@@ -1,4 +1,4 @@
-"""Whose a container's interface is: an alias says so, of the link itself or of a veth pair's host end."""
+"""Who owns a container's interface: its alias says so, or that of a veth pair's host end."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
 
 
 def alias(request: Request) -> str:
-    """Return what a link says; none of the three can hold a colon."""
+    """Return the alias that names the owner; none of its three parts can hold a colon."""
     return f"{request.network}:{request.container_id}:{request.ifname}"
 
 
 def is_anothers(request: Request, found: Link) -> bool:
     """Tell whether an interface in a DEL's namespace is another container's; say so on standard error.
 
-    A path such as /proc/PID/ns/net may lead to another container's namespace by the time of a DEL. Chained
-    plugins of other networks may have the same interface: only the container counts. A link without our
-    alias is taken for this container's: the reference plugins give it none.
+    By the time of a DEL, a path such as /proc/PID/ns/net may lead to another container's namespace. Only the
+    container is compared: chained plugins of another network may share the interface. A link without our
+    alias counts as this container's, because the reference plugins set none.
     """
     return _is_told_of(request, found, found.name)
 

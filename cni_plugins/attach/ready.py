@@ -1,4 +1,4 @@
-"""STATUS: whether the kernel and its packet filter have what an ADD will need (CNI 1.1.0, section 2)."""
+"""STATUS: whether the node has what an ADD will need (CNI 1.1.0, section 2)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """A link in the container on top of one of the host: what macvlan, ipvlan, vlan and dummy have in common.
 
-It is made in the container under its name, so that it is gone with the namespace at the latest; IPAM is asked
-when it is there, since a DHCP client needs it. Its alias says whose it is, for a DEL that comes too late.
+It is made in the container under its final name, so that it goes with the namespace at the latest. IPAM is
+asked once it is there, since a DHCP client needs it. Its alias names its owner, for a DEL that comes too
+late.
 """
 
 from __future__ import annotations

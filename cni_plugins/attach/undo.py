@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
 
 class Undo:
-    """A context manager: when its body raises, what was pushed runs in reverse.
+    """A context manager: when its body raises, the steps that were pushed run in reverse.
 
-    An undo step that fails itself is said on standard error; the DEL that follows a failed ADD tries again,
-    and what that has to know is not thrown away then (`forget`).
+    An undo step that fails is reported on standard error. The DEL that follows a failed ADD tries again; what
+    it needs to know is kept for it (`forget`).
     """
 
     __slots__ = ("_steps",)
@@ -25,17 +25,18 @@ class Undo:
         self._steps: list[tuple[Callable[..., object], tuple[object, ...], bool]] = []
 
     def push(self, step: Callable[..., object], *args: object) -> None:
-        """Note what takes the step that was just made back."""
+        """Push what undoes the step that was just made."""
         self._steps.append((step, args, False))
 
     def forget(self, step: Callable[..., object], *args: object) -> None:
-        """Note what throws a note away: it stays if a step that was pushed after it cannot be taken back."""
+        """Push what removes a note: the note stays if a step that was pushed after it cannot be undone."""
         self._steps.append((step, args, True))
 
     def made(self, step: Callable[..., object], *args: object) -> Made:
-        """Return a context manager whose body makes something that a step takes back.
+        """Return a context manager whose body makes something that a step undoes.
 
-        The step is pushed unless the body fails. When the kernel's answer is lost, the thing may be there.
+        The step is pushed unless the body fails. It is also pushed when the kernel's answer is lost: the
+        thing may be there.
         """
         return Made(self, step, args)
 

@@ -40,10 +40,10 @@ def create(
 ) -> str:
     """Make the pair and return the name of its host end: `veth` and 8 random hex digits.
 
-    The host end is up, in its bridge, and takes no router's advertisements; the container's end is down. The
-    host end's alias says whose it is, and by that GC finds its own. A kernel asked to make a link takes no
-    alias: until the second request has given it one, a note says whose it is. Where an alias is too short for
-    the names, the note stays.
+    The host end is up, in its bridge, and ignores router advertisements; the container's end is down. The
+    host end's alias names its owner, so that GC finds it. The kernel takes no alias in the request that makes
+    a link: until a second request sets it, a note names the owner. If the names are too long for an alias,
+    the note stays.
 
     Args:
         request: the ADD; the container's end has its interface name.
@@ -81,7 +81,7 @@ def create(
 
 
 def forget(request: Request) -> None:
-    """Remove what an ADD has left whose pair has no alias: it was killed, or the names are too long for one.
+    """Remove a noted pair without an alias: its ADD was killed, or the names are too long for one.
 
     Raises:
         OSError: it cannot be removed.
@@ -92,7 +92,7 @@ def forget(request: Request) -> None:
 def gc(request: Request) -> None:
     """Remove the pairs of this network's attachments that are gone, though their namespaces are still there.
 
-    Pairs whose host end does not say whose it is are another suite's, or of an earlier version: they stay.
+    Pairs whose host end names no owner are another suite's, or an earlier version's: they stay.
 
     Raises:
         CNIError: some could not be removed; the others are.

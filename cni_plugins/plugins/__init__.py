@@ -1,1 +1,1 @@
-"""One executable a module."""
+"""The plugins, one per module."""

@@ -1,10 +1,10 @@
 """bandwidth: rate limits on a container's veth pair (CNI 1.1.0; chained after the plugin that makes it).
 
-Owns, on the host: the token bucket at the root of the pair's host end, which limits what the container
-receives; and for what it sends, an ifb with a token bucket, an ingress qdisc on the host end, and the filter
-that redirects everything from the one to the other. The ifb's name is the reference's: a hash of network and
-container. Its alias says in clear what the hash hides, and by that GC finds its own; until it has one, and
-where an alias is too short for the two, a note in /run/cni/bandwidth says so.
+It owns, on the host: a token bucket at the root of the pair's host end, which limits what the container
+receives; and for what the container sends, an ifb with a token bucket, an ingress qdisc on the host end, and
+a filter that redirects everything from the host end to the ifb. The ifb's name is the reference's: a hash of
+network and container. Its alias has both in clear, so that GC finds its own. Until the ifb has its alias, and
+where the two are too long for one, a note in /run/cni/bandwidth has them.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ def check(request: Request) -> None:
 
 
 def status(_request: Request) -> None:
-    """The kernel must know ifb links and token buckets; notes must have a place."""
+    """Look for ifb links and token buckets in the kernel, and for a place for notes."""
     ready.notes(_KIND)
     with Netlink() as host:
         for known, what in (
@@ -120,8 +120,8 @@ def status(_request: Request) -> None:
 def gc(request: Request) -> None:
     """Remove the ifbs of this network's containers that are gone.
 
-    The reference's ifbs stay: they do not say whose they are, and their names are hashes that only a DEL can
-    make again. Of an ADD that was killed before its ifb could say so, a note tells.
+    The reference's ifbs stay: they do not say whose they are, and only a DEL can compute the hash in their
+    name. If an ADD was killed before its ifb had an alias, a note tells of it.
     """
     spared = {container_id for container_id, _ifname in request.valid_attachments()}
     teardown = Teardown()
@@ -268,7 +268,7 @@ def _attachment(request: Request) -> tuple[str, str, str]:
 
 
 def _release(request: Request, result: Result, host: Netlink) -> None:
-    """Take the limits from the host's end, as far as they are ours: a container can take long to end."""
+    """Remove our limits from the host's end: a container can take long to end, and its pair stays so long."""
     try:
         ingress, _egress = _limits(request.conf)
     except InvalidConfigError:

@@ -1,8 +1,8 @@
 """bridge: a veth pair between the container and a Linux bridge on the host.
 
-CNI 1.1.0, section 2. It owns the bridge (made when missing, never removed: other containers use it), the
-veth pair, the bridge's gateway addresses and, with `vlan`, the gateway's veth pair `<bridge>.<vlan>`;
-masquerade and spoof-check rules by `attach`; addresses by an IPAM delegate.
+CNI 1.1.0, section 2. It owns the veth pair, the bridge (made when missing, never removed: other containers
+use it), the bridge's gateway addresses and, with `vlan`, the gateway's veth pair `<bridge>.<vlan>`.
+Masquerade and spoof-check rules are in `attach`; addresses come from an IPAM delegate.
 """
 
 from __future__ import annotations
@@ -178,7 +178,7 @@ def _validate(request: Request) -> tuple[bytes, list[tuple[int, int]]]:
         raise InvalidConfigError("cannot set vlan and vlanTrunk at the same time")
     if conf.disable_container_interface and conf.ipam.type:
         raise InvalidConfigError("cannot use IPAM when disableContainerInterface is true")
-    # Most particular first: the runtime, then the configuration's arguments, then the environment.
+    # Most specific first: the runtime, then the configuration's arguments, then the environment.
     mac = conf.runtime_config.mac or conf.args.cni.mac or conf.mac or request.cni_args().get("MAC", "")
     trunk = []
     for entry in conf.vlan_trunk:
@@ -219,7 +219,7 @@ def _ensure_bridge(host: Netlink, conf: BridgeConf) -> Link:
         linkset.set_promiscuous(host, bridge.index)
     if not bridge.is_up:  # new, or of an ADD that was killed here
         sysctl.write_if_present(f"net/ipv6/conf/{conf.bridge}/accept_ra", "0")
-        # Its link-local address has a MAC address of its own in it; IPv6 from outside waits for it.
+        # Its link-local address is made from a MAC address of its own; IPv6 from outside would wait for DAD.
         sysctl.write_if_present(f"net/ipv6/conf/{conf.bridge}/accept_dad", "0")
         link.set_up(host, bridge.index)
     return bridge

@@ -1,4 +1,4 @@
-"""dummy: an interface that leads nowhere, for addresses that the container shall have (CNI 1.1.0, section 2).
+"""dummy: an interface that leads nowhere, to hold addresses of the container (CNI 1.1.0, section 2).
 
 It owns the dummy link in the container, which goes with the namespace. Addresses come from an IPAM delegate.
 """

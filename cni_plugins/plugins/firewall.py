@@ -1,12 +1,13 @@
 """firewall: lets a container's traffic through the host's firewall (CNI 1.1.0; a chained plugin).
 
-Owns, in the host's namespace, the container's addresses in one of: the sets of nftables `table inet
-cni_plugins_firewall`; rules of the iptables chain CNI-FORWARD; a zone of firewalld. And, in /run/cni/firewall
-and firewall-addresses, notes of what was made and whose an address is. What isolates bridges stays, as do
-chains: it is not one container's.
+It owns, on the host, the entries for the container's addresses in one of: the sets of nftables `table inet
+cni_plugins_firewall`; the iptables chain CNI-FORWARD; a zone of firewalld. Notes in /run/cni/firewall and
+firewall-addresses say what was made and whose an address is. Chains, and the rules that isolate bridges,
+stay: they belong to no single container.
 
-An accept in nftables ends one base chain and no other, so that a host whose iptables drops forwarded packets,
-as Docker sets it up, can only be helped by iptables: it is the default wherever it has a say.
+An accept in nftables ends its own base chain only. On a host whose iptables drops forwarded packets, as
+Docker sets it up, only iptables can let them through: so it is the default wherever it decides about
+forwarded packets.
 """
 
 from __future__ import annotations
@@ -91,7 +92,8 @@ def check(request: Request) -> None:
 def status(request: Request) -> None:
     """Tell whether the backend that ADD would take works.
 
-    What else iptables drops may be accepted by rules of the administrator's, so that it is only said.
+    If iptables drops packets by policy, rules of the administrator may accept them still: that is only a
+    warning.
     """
     ready.notes(firewall.KIND)
     wanted = Wanted(request.conf)
@@ -120,7 +122,7 @@ def status(request: Request) -> None:
 
 
 def _families(request: Request) -> list[int]:
-    """Return 4, and 6 if the network has such addresses: STATUS is not told, but the notes of ADDs say it."""
+    """Return 4, and 6 if the network has IPv6 addresses, which only the notes of earlier ADDs can tell."""
     for attachment in notes.attachments(firewall.KIND):
         if attachment[0] == request.network:
             note = Note.parse(notes.read(firewall.KIND, attachment))

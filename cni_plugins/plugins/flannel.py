@@ -62,8 +62,8 @@ def add(request: Request) -> Result:
 def delete(request: Request) -> None:
     """Call the delegate's DEL with what it was given; without a note of that, with what it would be now.
 
-    There was no ADD then, usually. But a DEL that ran beside the ADD, or that of another network of the
-    container's, may have taken the note away.
+    Usually there was no ADD then. But a DEL that ran at the same time, or that of another network of the
+    container, may have removed the note.
     """
     note = _note_path(request)
     try:
@@ -93,7 +93,7 @@ def check(request: Request) -> None:
 
 
 def status(request: Request) -> None:
-    """The daemon's file must be there, the delegate ready, and its configuration must have a place."""
+    """Look for the daemon's file and a place for notes, and ask the delegate."""
     try:
         env = SubnetEnv.load(request.conf.subnet_file)
     except TryAgainLaterError as error:
@@ -191,7 +191,7 @@ class SubnetEnv:
 
 
 def _delegate_config(request: Request, env: SubnetEnv) -> dict[str, Any]:
-    """Complete the delegate's configuration; what the administrator wrote goes before the defaults."""
+    """Complete the delegate's configuration; what the administrator wrote overrides the defaults."""
     conf: FlannelConf = request.conf
     config = dict(conf.delegate)
     if "type" in config and (not isinstance(config["type"], str) or not config["type"]):
@@ -260,7 +260,7 @@ def _stale_of(request: Request, given: list[_Given], config: dict[str, Any]) -> 
 
 
 def _add_current(request: Request, given: list[_Given]) -> None:
-    """Add the configuration of an ADD now: what it made may have lost its note."""
+    """Add the configuration that an ADD would use now: what one has made may have lost its note."""
     try:
         env = SubnetEnv.load(request.conf.subnet_file)
     except TryAgainLaterError:

@@ -86,9 +86,9 @@ def check(request: Request) -> None:
 
 
 def status(request: Request) -> None:
-    """Look for IPAM, for what the configuration names, and for a place to note what is lent.
+    """Look for the device and a place for notes, and ask the IPAM plugin.
 
-    An interface can be in another container now.
+    The device's interface may be in another container at the moment.
     """
     try:
         if request.raw.get("capabilities") or _Device(request.conf).look():
@@ -99,7 +99,7 @@ def status(request: Request) -> None:
 
 
 def gc(request: Request) -> None:
-    """Bring home what fell back to the host when its container's namespace went."""
+    """Restore interfaces that the kernel returned to the host when their containers' namespaces went."""
     teardown = Teardown()
     teardown.step(_collect, request)
     teardown.step(ipam.forward, request)
@@ -107,7 +107,7 @@ def gc(request: Request) -> None:
 
 
 class _Device:
-    """What the configuration names."""
+    """The device that the configuration names."""
 
     def __init__(self, conf: HostDeviceConf, *, strict: bool = True) -> None:
         self.conf = conf
@@ -128,7 +128,7 @@ class _Device:
             raise InvalidConfigError(f"runtime config DeviceID {chosen} not found or unsupported")
 
     def driven_by_program(self) -> bool:
-        """Tell whether a program has the device, and no interface is to be moved."""
+        """Tell whether a userspace driver has the device, so that there is no interface to move."""
         if not self.pci:
             return self.conf.dpdk_mode
         try:
@@ -137,7 +137,7 @@ class _Device:
             raise KernelError(f"failed to find host device: no PCI device {self.pci}") from None
 
     def look(self) -> bool:
-        """Look for the device, which sysfs shows wherever its interface is; tell whether ADD will lend that.
+        """Look for the device in sysfs, wherever its interface is; tell whether an ADD would move that.
 
         Raises:
             KernelError: it is not in the machine.
@@ -231,7 +231,7 @@ def _restore(host: Netlink, attachment: tuple[str, str, str]) -> None:
 
 
 def _find_fallen(request: Request, host: Netlink) -> Link | None:
-    """Return what an ADD that left no note lent, and the kernel gave back to the host without its name."""
+    """Return an interface that an ADD lent without a note and the kernel returned under another name."""
     conf: HostDeviceConf = request.conf
     if conf.device:
         return next((each for each in link.links(host) if each.alias == conf.device != each.name), None)

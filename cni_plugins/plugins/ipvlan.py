@@ -1,7 +1,7 @@
-"""ipvlan: an interface with the MAC address of one of the host's (CNI 1.1.0, section 2).
+"""ipvlan: an interface on top of one of the host's, with the same MAC address (CNI 1.1.0, section 2).
 
-It owns the ipvlan link in the container, which goes with the namespace. Addresses come from an IPAM delegate;
-without one, chained, from the result before, whose only interface is the master unless another is named.
+It owns the ipvlan link in the container, which goes with the namespace. Addresses come from an IPAM delegate.
+Chained and without one, they come from the previous result, whose only interface is the default master.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def add(request: Request) -> Result:
 
 
 def status(request: Request) -> None:
-    """Look for the driver, the master, unless the plugin before makes it, and IPAM."""
+    """Look for the driver, IPAM, and the master unless the plugin before makes it."""
     conf: IpvlanConf = request.conf
     plan = _plan(request)
     plan.has_parent = bool(conf.master or conf.ipam.type)

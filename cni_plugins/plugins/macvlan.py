@@ -1,8 +1,8 @@
-"""macvlan: an interface with a MAC address of its own on one of the host's (CNI 1.1.0, section 2).
+"""macvlan: an interface with its own MAC address on top of one of the host's (CNI 1.1.0, section 2).
 
 It owns the macvlan link in the container, which goes with the namespace. Addresses come from an IPAM
-delegate; without one the link is layer 2 only. In the mode `passthru` the master has one container, whose
-address it shares, and the kernel makes it promiscuous.
+delegate; without one the link is layer 2 only. In the mode `passthru` a master serves one container, shares
+its MAC address with it, and is promiscuous.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def _plan(request: Request) -> sublink.Plan:
         options.append(macvlan_broadcast_queue(conf.bcqueuelen))
     plan = sublink.Plan("macvlan", tuple(options))
     plan.parent, plan.in_container, plan.mtu = conf.master, conf.link_in_container, conf.mtu
-    # Most particular first: the runtime, then the configuration's arguments, then the environment.
+    # Most specific first: the runtime, then the configuration's arguments, then the environment.
     mac = conf.runtime_config.mac or conf.args.cni.mac or request.cni_args().get("MAC", "") or conf.mac
     if mac:
         plan.mac, plan.shares_parent_mac = configure.parse_mac(mac), mode == "passthru"

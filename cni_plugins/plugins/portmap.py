@@ -1,11 +1,11 @@
 """portmap: ports of the host forwarded to a container (CNI 1.1.0; chained after an interface plugin).
 
-Owns, in the host's namespace, the container's rules in the nftables tables `ip cni_hostport` and
-`ip6 cni_hostport`, or in iptables chains named after it; `route_localnet` of the interface that leads to it;
-and a note of what was made, in /run/cni/portmap. Without mappings nothing of this is touched.
+It owns, on the host, the container's rules in the nftables tables `ip cni_hostport` and `ip6 cni_hostport`,
+or in iptables chains named after it; `route_localnet` of the interface that leads to it; and a note of what
+was made, in /run/cni/portmap. Without mappings none of this is touched.
 
-DEL and GC remove what either backend, ours or the reference's, has made, with one exception: GC leaves
-nftables rules of the reference alone, since these do not say which network they belong to.
+DEL and GC remove what either backend made, ours or the reference's, with one exception: GC leaves the
+reference's nftables rules alone, since these do not say which network they belong to.
 """
 
 from __future__ import annotations

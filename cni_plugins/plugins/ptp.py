@@ -1,11 +1,11 @@
 """ptp: a veth pair between the container and the host, which routes (CNI 1.1.0, section 2).
 
-It owns the pair, with the gateways' addresses and the route to each of the container's addresses on its host
-end, all of which go with it; masquerade rules by `attach`; addresses by an IPAM delegate. The container's
-only neighbour is the host: it has a route to the gateway, and one to its subnet by way of the gateway.
+It owns the pair. Its host end has the gateways' addresses and a route to each of the container's addresses,
+all of which go with it. Masquerade rules are in `attach`; addresses come from an IPAM delegate. The
+container's only neighbour is the host: it has a route to the gateway, and one to its subnet via the gateway.
 
-With `gatewayAddress` the gateway is a link-local address, the same on every node, that has no place in any
-subnet, and everything goes by way of it.
+With `gatewayAddress` everything goes via one link-local address, the same on every node and outside every
+subnet.
 """
 
 from __future__ import annotations

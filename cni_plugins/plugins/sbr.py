@@ -1,8 +1,8 @@
 """sbr: source-based routing in a container with several interfaces (CNI 1.1.0; a chained plugin).
 
-Owns, in the container's namespace: for each address of the interface a rule that leads what comes from it to
-a routing table of its own, from 100 up, and the routes of that table, to which those of the main table move.
-With `table` there are the rules only. DEL removes the rules; the routes go with the interface.
+It owns, in the container's namespace, for each address of the interface: a rule that sends packets from it to
+a routing table of its own, from 100 up, and the routes of that table, which are moved there from the main
+table. With `table` there are only the rules. DEL removes the rules; the routes go with the interface.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ def _addresses(request: Request, result: Result) -> list[IPConfig]:
 
 
 def _own(request: Request, result: Result) -> list[IPConfig]:
-    """Return the result's addresses but those that belong to an interface of another name."""
+    """Return the result's addresses, except those of interfaces with another name."""
     return [
         ip
         for ip in result.ips
@@ -236,9 +236,9 @@ def _put_back(inside: Netlink, each: Route) -> None:
 
 
 def _belongs(each: Route, address: Prefix, subnets: list[Prefix]) -> bool:
-    """Tell whether an address's table shall have a route.
+    """Tell whether a route belongs in an address's table.
 
-    By its source and its next hop it is one subnet's; what is no subnet's is for all of the addresses.
+    Its source or next hop may tie a route to one subnet; a route that is tied to none goes into every table.
     """
     by = [point for point in (each.src, each.gateway) if point is not None]
     return any(point in address for point in by) or not any(
@@ -247,7 +247,7 @@ def _belongs(each: Route, address: Prefix, subnets: list[Prefix]) -> bool:
 
 
 def _with_default(wanted: list[Route], ip: IPConfig, static: bytes | None, index: int) -> list[Route]:
-    """Return the routes with a default route, if there is a gateway; a configured one goes before others."""
+    """Return the routes, with a default route if there is a gateway; a configured gateway is preferred."""
     defaults = [each for each in wanted if each.dst.length == 0]
     gateway = static or ip.gateway
     if gateway is None or any(each.gateway == gateway for each in defaults) or (defaults and not static):

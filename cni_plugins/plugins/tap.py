@@ -1,8 +1,8 @@
-"""tap: a device by which a program in the container takes part in a network (CNI 1.1.0, section 2).
+"""tap: a device through which a program in the container takes part in a network (CNI 1.1.0, section 2).
 
-It owns the tap in the container, persistent until the namespace goes. Addresses come from an IPAM delegate.
-The tap's SELinux context, by which a policy lets a virtual machine's process open it, cannot be read back, so
-that CHECK does not look at it.
+It owns the tap in the container, persistent until the namespace goes. Addresses come from an IPAM delegate. A
+policy may let a virtual machine's process open the tap by its SELinux context. The context cannot be read
+back, so CHECK does not look at it.
 """
 
 from __future__ import annotations

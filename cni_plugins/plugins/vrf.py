@@ -1,7 +1,7 @@
 """vrf: a routing domain of its own for the container's interface (CNI 1.1.0; a chained plugin).
 
-It owns, in the container's namespace, the VRF, which goes with its last member, and the membership of the
-interface, whose routes are in the VRF's table.
+It owns, in the container's namespace, the VRF, which is deleted with its last member, and the interface's
+membership, by which its routes are in the VRF's table.
 """
 
 from __future__ import annotations

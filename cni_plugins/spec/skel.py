@@ -1,7 +1,7 @@
 """The skeleton: reads a request, calls the plugin's verb, prints the result or the error object.
 
-Every failure leaves here as an error object with a code; this is the one place where an OSError of the kernel
-becomes a CNI error.
+Every failure leaves here as an error object with a code; this is the only place that turns an OSError of the
+kernel into a CNI error.
 """
 
 from __future__ import annotations
@@ -144,7 +144,7 @@ def serve(plugin: Plugin, env: Mapping[str, str], raw: dict[str, Any]) -> dict[s
 
 
 def _ask_status(plugin: Plugin, request: Request) -> None:
-    """Call STATUS; what the kernel refuses even to tell is a reason why an ADD could not be served."""
+    """Call STATUS; if the kernel refuses even to answer, an ADD could not be served either."""
     try:
         plugin.status(request)
     except OSError as error:
@@ -153,12 +153,12 @@ def _ask_status(plugin: Plugin, request: Request) -> None:
 
 
 def as_cni_error(error: Exception) -> CNIError:
-    """Return the error as the runtime shall see it."""
+    """Return the error as the runtime sees it."""
     if isinstance(error, CNIError):
         return error
     if isinstance(error, OSError):
         notes = getattr(error, "__notes__", None)
-        # What happened to a file needs no words of whoever called for it.
+        # Errors of files may come without a note.
         doing = f"{notes[0]}: " if notes else "failed to use a file: " if error.filename else ""
         place = f" ({error.filename})" if error.filename and str(error.filename) not in doing else ""
         details = f"errno {error.errno}" if error.errno else ""
@@ -235,12 +235,12 @@ def _write(fd: int, data: bytes) -> None:
 
 
 def removed(network: str, what: str) -> None:
-    """Say what a GC took away: an operator may wonder where it went."""
+    """Report what a GC removed, on standard error: an operator may wonder where it went."""
     warn(f"GC of network {network}: removed {what}")
 
 
 def warn(text: str) -> None:
-    """Say something on standard error, which runtimes write to their log. Nobody need listen."""
+    """Write a line to standard error, which runtimes log; a failure to write is ignored."""
     try:
         _write(2, f"{text}\n".encode("utf-8", "replace"))
     except OSError:

@@ -1,4 +1,4 @@
-"""What is wrong with networks as they are configured, and with what was made of that."""
+"""What is wrong with the networks' configuration, and with what was made from it."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def refusals(facts: Facts, path: Sequence[str], told: Sequence[Finding]) -> Iter
             asked = _with_status(network, runner)
             runner.status(asked)
         except CNIError as error:
-            # Of one that is never asked for its STATUS here, other errors may come of the asking.
+            # A runtime never asks an older list for its STATUS: other errors may come from asking.
             if asked is network or error.code in _NOT_READY:
                 again = f"cnictl status {shlex.quote(name)}" if asked is network else "cnictl doctor"
                 advice = "; ".join(filter(None, (error.details, f"`{again}` asks again")))
