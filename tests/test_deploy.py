@@ -55,14 +55,19 @@ def merged(defaults: Any, given: Any) -> Any:
     }
 
 
-def render(values: dict[str, Any] | None = None) -> dict[str, Any]:
+def rendered(values: dict[str, Any] | None = None) -> str:
     """Render the chart with Go's own template engine."""
     chosen = merged(yaml.safe_load((CHART / "values.yaml").read_text()), values or {})
     texts = [
         go_template.render(path, {"Values": chosen, "Release": RELEASE}).decode()
         for path in sorted((CHART / "templates").iterdir())
     ]
-    return by_kind("\n---\n".join(texts))
+    return "\n---\n".join(texts)
+
+
+def render(values: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Return the objects that the chart renders."""
+    return by_kind(rendered(values))
 
 
 def daemon(objects: dict[str, Any]) -> Any:
@@ -267,6 +272,16 @@ def test_labels_and_annotations_of_one_kind_come_before_the_common_ones() -> Non
     assert pod["annotations"] == {**common, "a": "pod"}
     selector = objects["DaemonSet"]["spec"]["selector"]["matchLabels"]
     assert selector.items() <= pod["labels"].items()
+
+
+def test_keys_without_a_value_are_as_good_as_none() -> None:
+    """As YAML has them when what was under a key is commented out."""
+    empty = {"labels": None, "annotations": None}
+    names = ("daemonSet", "configMap", "serviceAccount")
+    flannel: dict[str, Any] = dict.fromkeys(names, empty) | {"podLabels": None, "podAnnotations": None}
+    flannel["rbac"] = {**empty, "clusterRole": empty, "clusterRoleBinding": empty}
+    common = {"commonLabels": None, "commonAnnotations": None, "imagePullSecrets": None}
+    assert render({"global": common, "flannel": flannel}) == render()
 
 
 def test_network_policies_run_beside_flanneld_where_they_are_asked_for() -> None:

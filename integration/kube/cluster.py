@@ -103,6 +103,7 @@ class Cluster:
             ),
             "--feature-gates=IPv6DualStack=true",
             "--kubelet-preferred-address-types=InternalIP",
+            "--allow-privileged=true",  # as kubeadm has it
         )
         try:
             self.wait(self._serves, PATIENCE)

@@ -28,6 +28,8 @@ pytestmark = [pytest.mark.runtime, pytest.mark.timeout(300)]
 APISERVER = "198.18.0.1"
 MANIFEST = f"{ROOT}/deploy/kube-flannel.yml"
 PLACES = ((1, 11), (2, 21))
+IPTABLES = {"node-11": "nft", "node-21": "legacy"}
+"""What `iptables` is on each node, and so which kernel interface kubelet makes its chains in."""
 PING = (images.BUSYBOX, "ping", "-c", "3", "-w", "10")
 
 
@@ -56,6 +58,10 @@ class Deployed:
         for subnet, number in PLACES:
             name = f"node-{number}"
             machine = underlay.join(subnet, number)
+            for program in ("iptables", "ip6tables"):
+                for action in ("", "-restore", "-save"):
+                    chosen = f"/usr/sbin/{program}-{IPTABLES[name]}{action}"
+                    machine.run(["ln", "-sfn", chosen, f"/etc/alternatives/{program}{action}"])
             kubelet = Kubelet(machine, name, address(subnet, number), self.cluster, programs, [archive])
             self.kubelets[name] = stack.enter_context(kubelet)
         with open(MANIFEST, "rb") as file:
@@ -97,6 +103,17 @@ class Deployed:
         pod = self.get("pod", "-n", "kube-flannel", self.daemon_on(node))
         states = {item["type"]: item["status"] for item in pod["status"].get("conditions", ())}
         return bool(conditions["Ready"] == states.get("Ready") == "True")
+
+    def log(self, node: str) -> str:
+        """Return what a node's flanneld has printed."""
+        return self.cluster.kubectl("logs", "-n", "kube-flannel", self.daemon_on(node)).stdout.decode()
+
+    def restart(self, node: str) -> None:
+        """Delete a node's flanneld pod, and wait for the next one."""
+        before = self.daemon_on(node)
+        self.cluster.kubectl("delete", "pod", "-n", "kube-flannel", before, "--wait=false")
+        wait(lambda: self.daemon_on(node) not in ("", before), 60)
+        wait(lambda: self.ready(node), 60)
 
     def run_pod(self, name: str, node: str, host_port: int = 0) -> str:
         """Start a pod that serves a page with its name; return its address."""
@@ -176,7 +193,6 @@ def test_the_role_is_what_was_asked_for(deployed: Deployed, pods: dict[str, str]
 
 
 def test_a_restarted_daemon_disturbs_no_pod(deployed: Deployed, pods: dict[str, str]) -> None:
-    before = deployed.daemon_on("node-11")
     machine = deployed.kubelets["node-11"].node
     found = machine.run(["sh", "-c", "echo /run/netns/cni-*"]).stdout.decode().split()
     (netns,) = found
@@ -185,9 +201,7 @@ def test_a_restarted_daemon_disturbs_no_pod(deployed: Deployed, pods: dict[str, 
         os.path.basename(netns),
         stdout=subprocess.PIPE,
     )
-    deployed.cluster.kubectl("delete", "pod", "-n", "kube-flannel", before, "--wait=false")
-    wait(lambda: deployed.daemon_on("node-11") not in ("", before), 60)
-    wait(lambda: deployed.ready("node-11"), 60)
+    deployed.restart("node-11")
     assert b"150 received, 0% packet loss" in ping.communicate(timeout=60)[0]
 
 
@@ -212,3 +226,25 @@ def test_the_image_has_no_shell(deployed: Deployed) -> None:
     )
     assert done.returncode != 0
     assert b"executable file not found" in done.stderr
+
+
+def test_iptables_rules_are_where_kubelets_are(deployed: Deployed, pods: dict[str, str]) -> None:
+    """Without nftables, on a node of each kind, by the two programs of the image."""
+    held = deployed.get("configmap", "-n", "kube-flannel", "kube-flannel-cfg")["data"]["net-conf.json"]
+    config = json.dumps({**json.loads(held), "EnableNFTables": False})
+    patch = json.dumps({"data": {"net-conf.json": config}})
+    deployed.cluster.kubectl("patch", "configmap", "-n", "kube-flannel", "kube-flannel-cfg", "-p", patch)
+    for name, kubelet in deployed.kubelets.items():
+        assert "flannel-ipv4" in kubelet.node.ruleset()
+        deployed.restart(name)
+        saved = {
+            kind: kubelet.node.run([f"iptables-{kind}-save"]).stdout.decode() for kind in ("nft", "legacy")
+        }
+        for kind, text in saved.items():
+            assert ("KUBE-KUBELET-CANARY" in text) == (kind == IPTABLES[name])
+            assert text.count("-A FLANNEL-") == (8 if kind == IPTABLES[name] else 0)
+        assert "flannel-ipv4" not in kubelet.node.ruleset()
+        # containerd copies what is printed when it finds the time.
+        wait(lambda name=name: f"rules are written kind={IPTABLES[name]}" in deployed.log(name), 10)  # type: ignore[misc]
+    assert deployed.fetch("a", pods["b"]) == "b"
+    assert deployed.fetch("b", pods["a"]) == "a"
