@@ -67,7 +67,7 @@ class Cluster:
         for document in (ROLE, BINDING):
             group, kind = document["apiVersion"], document["kind"].lower()
             self.ask(f"/apis/{group}/{kind}s", "POST", document)
-        self._start_controllers()
+        self.start_controllers()
 
     def __enter__(self) -> Self:
         return self
@@ -229,7 +229,8 @@ class Cluster:
             assert time.monotonic() < deadline, "it did not come to pass"
             time.sleep(0.1)
 
-    def _start_controllers(self) -> None:
+    def start_controllers(self) -> None:
+        """Start the controller-manager, which gives nodes their podCIDRs."""
         ranges = f"{NETWORK},{IPV6_NETWORK}" if self._dual else NETWORK
         sizes = (
             ("--node-cidr-mask-size-ipv4=24", "--node-cidr-mask-size-ipv6=64")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from contextlib import asynccontextmanager, contextmanager
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from flanneld.lease import Added, Lease, LeaseAttrs, Removed, Snapshot, encode_d
 from flanneld.manager import LeaseLostError, ManagerError
 from flanneld.netconf import NetworkConfig
 from flanneld.options import Options
-from integration.kube.cluster import NETWORK, Cluster
+from integration.kube.cluster import DAEMON, NETWORK, Cluster
 from integration.kube.flags import FOLDER
 from integration.watched import watching
 
@@ -268,3 +269,78 @@ def test_a_stranger_is_refused_with_the_apiservers_words(cluster: Cluster) -> No
     with open(cluster.node.path(f"{FOLDER}/stranger.conf"), "w", encoding="ascii") as file:
         file.write(cluster.kubeconfig("nobody"))
     run(cluster, scenario)
+
+
+def test_a_node_that_has_no_podcidr_yet_is_waited_for(cluster: Cluster) -> None:
+    """The controller-manager is slower than the kubelet: for a moment, the node has none."""
+
+    async def scenario() -> None:
+        async with manager("n1") as made, watching(made) as watched:
+            lease = await made.acquire(CONFIG, attrs(1), (None, None))
+            keeping = asyncio.create_task(made.keep(lease))
+            await watched.until(lambda: len(watched.leases) == 1)
+            await made.mark_ready()
+            cluster.remove_node("n1")
+            await watched.until(lambda: len(watched.leases) == 0)
+            cluster.stop("kube-controller-manager")
+            node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}}
+            cluster.kubectl("create", "-f", "-", stdin=json.dumps(node).encode())
+            await asyncio.sleep(3)
+            assert not keeping.done()
+            assert not cluster.annotations("n1")
+            spec = {"spec": {"podCIDR": str(lease), "podCIDRs": [str(lease)]}}
+            cluster.kubectl("patch", "node", "n1", "--patch", json.dumps(spec))
+            given = time.monotonic()
+            await watched.until(lambda: len(watched.leases) == 1)
+            assert time.monotonic() < given + 2  # at once, not at the end of a pause
+            assert not keeping.done()
+            await watched.until(lambda: unavailable(cluster, "n1") == "False")
+            keeping.cancel()
+
+    try:
+        run(cluster, scenario)
+    finally:
+        cluster.start_controllers()
+
+
+def test_a_token_that_is_valid_no_more_is_read_again(cluster: Cluster) -> None:
+    """As a service account's, an hour after it was made: here the apiserver forgets it all at once."""
+
+    def change(before: str, after: str) -> None:
+        cluster.stop_apiserver()
+        for name in ("tokens.csv", "token"):
+            path = cluster.node.path(f"{FOLDER}/{name}")
+            with open(path, encoding="ascii") as file:
+                content = file.read()
+            with open(path, "w", encoding="ascii") as file:
+                file.write(content.replace(before, after))
+        cluster.start_apiserver()
+
+    config = json.loads(cluster.kubeconfig())
+    config["users"][0]["user"] = {"tokenFile": f"{FOLDER}/token"}
+    for name, text in (("rotating.conf", json.dumps(config)), ("token", DAEMON)):
+        with open(cluster.node.path(f"{FOLDER}/{name}"), "w", encoding="ascii") as file:
+            file.write(text)
+
+    async def scenario() -> None:
+        options = Options(kubeconfig_file=f"{FOLDER}/rotating.conf", kube_subnet_mgr=True)
+        made = KubeManager(Client(options), options)
+        made._name = "n1"
+        async with watching(made) as watched:
+            lease = await made.acquire(CONFIG, attrs(1), (None, None))
+            keeping = asyncio.create_task(made.keep(lease))
+            await watched.until(lambda: len(watched.leases) == 1)
+            await asyncio.to_thread(change, DAEMON, "another-token")
+            with pytest.raises(ManagerError, match="Unauthorized"):
+                await publish("n2", 2)  # by the old token
+            cluster.kubectl("annotate", "node", "n1", "flannel.alpha.coreos.com/public-ip-")
+            await watched.until(lambda: cluster.annotations("n1").get("public-ip") == "192.0.2.1", 60)
+            assert len(watched.leases) == 1
+            assert not keeping.done()
+            keeping.cancel()
+        await made.close()
+
+    try:
+        run(cluster, scenario)
+    finally:
+        change("another-token", DAEMON)
