@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from flanneld.metrics import Metrics
-    from flanneld.state import Thing
+    from flanneld.state import Difference, Thing
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +52,7 @@ class Reconciler:
         self._wanted = State()
         self._started = False
         self._refused = False
+        self._waiting: asyncio.Timeout | None = None
         self._has_devices = False
         self._wrote = -_SETTLE
         self._names: set[str] = set()
@@ -74,20 +75,14 @@ class Reconciler:
         changed = (*difference.write, *difference.remove)
         if not self._started or any(isinstance(thing, Device | Address) for thing in changed):
             self._started = True
-            self._delete_devices(before)
-            self._pass("change", repairs=False)
-            return self._has_devices
-        with netlink.Netlink() as nl:
-            links = self._look(nl)
-            for thing in difference.remove:
-                self._try(partial(remove, nl, thing, links))
-            for thing in difference.write:
-                old = before.get(thing.key)
-                if isinstance(old, Forwarding):  # a MAC address can have several: they are not written over
-                    self._try(partial(remove, nl, old, links))
-                self._try(partial(write, nl, thing, links))
-        if changed:
-            self._wrote = time.monotonic()
+            self._try(partial(self._delete_devices, before))
+            self._try(partial(self._pass, "change", repairs=False))
+        else:
+            self._try(partial(self._write, before, difference))
+            if changed:
+                self._wrote = time.monotonic()
+        if self._refused:
+            self._look_soon()
         return self._has_devices
 
     async def run(self) -> None:
@@ -100,10 +95,14 @@ class Reconciler:
         """Look at WireGuard's peers again and again; without any, this costs nothing."""
         while True:
             began = time.thread_time()
-            differ = any(isinstance(thing, Peer) for thing in self._wanted) and peers_differ(self._wanted)
+            try:
+                differ = any(isinstance(thing, Peer) for thing in self._wanted) and peers_differ(self._wanted)
+            except OSError as error:
+                self._failed(error)
+                differ = False
             pause = max(_LOOK, min(_REST * (time.thread_time() - began), _LONGEST))
             if differ:
-                self._pass("look", repairs=True)
+                self._try(partial(self._pass, "look", repairs=True))
             await asyncio.sleep(pause)
 
     async def _listen(self) -> None:
@@ -111,10 +110,11 @@ class Reconciler:
         with Notices(ALL) as notices:
             while True:
                 try:
-                    async with asyncio.timeout(retries.next() if self._refused else _PERIOD):
+                    async with asyncio.timeout(retries.next() if self._refused else _PERIOD) as self._waiting:
                         cause = await self._next(notices)
                 except TimeoutError:
                     cause = "retry" if self._refused else "timer"
+                self._waiting = None
                 if cause == "notice" and time.monotonic() < self._wrote + _SETTLE:
                     await asyncio.sleep(_SETTLE)
                 self._refused = False
@@ -135,6 +135,23 @@ class Reconciler:
                 # Whoever leads one of our routes elsewhere is told of with the link that it leads to now.
                 if ours or notice.destination in self._destinations:
                     return "notice"
+
+    def _look_soon(self) -> None:
+        """Let `run` look again in a moment, not at the end of its period."""
+        soon = asyncio.get_running_loop().time() + _LOOK
+        if self._waiting and not self._waiting.expired() and (self._waiting.when() or 0.0) > soon:
+            self._waiting.reschedule(soon)
+
+    def _write(self, before: State, difference: Difference) -> None:
+        with netlink.Netlink() as nl:
+            links = self._look(nl)
+            for thing in difference.remove:
+                self._try(partial(remove, nl, thing, links))
+            for thing in difference.write:
+                old = before.get(thing.key)
+                if isinstance(old, Forwarding):  # a MAC address can have several: they are not written over
+                    self._try(partial(remove, nl, old, links))
+                self._try(partial(write, nl, thing, links))
 
     def _delete_devices(self, before: State) -> None:
         with netlink.Netlink() as nl:
@@ -187,12 +204,15 @@ class Reconciler:
         try:
             act()
         except OSError as error:
-            self._refused = True
-            self._metrics.failed("kernel")
-            why = self._metrics.broken["kernel"] = "; ".join([str(error), *getattr(error, "__notes__", ())])
-            log.warning("the kernel refuses; this is tried again", extra={"why": why})
+            self._failed(error)
             return False
         return True
+
+    def _failed(self, error: OSError) -> None:
+        self._refused = True
+        self._metrics.failed("kernel")
+        why = self._metrics.broken["kernel"] = "; ".join([str(error), *getattr(error, "__notes__", ())])
+        log.warning("the kernel refuses; this is tried again", extra={"why": why})
 
 
 def _destinations(things: Iterable[Thing]) -> set[tuple[bytes, int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
 import subprocess
 import time
@@ -285,6 +286,36 @@ def test_readiness_follows_the_paths(fleet: Fleet) -> None:
         assert "200" in status(one, "/readyz")
     finally:
         fleet.etcd.start()
+
+
+def test_no_file_can_be_opened(fleet: Fleet) -> None:
+    """Not a socket to the kernel, no program can be started: the daemon goes on, and mends all afterwards."""
+    one, far = fleet.members["node-12"], fleet.members["node-21"]
+    wait(lambda: "are up" in one.get("/readyz"))
+    before = state(one)
+    newcomer = SUBNETS + "10.244.254.0-24"
+    data = {"VNI": 1, "VtepMAC": "02:00:00:00:00:63"}
+    late = json.dumps({"PublicIP": "198.18.2.99", "BackendType": "vxlan", "BackendData": data})
+    assert one.daemon is not None
+    usual = resource.prlimit(one.daemon.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(one.daemon.pid, resource.RLIMIT_NOFILE, (3, usual[1]))
+    try:
+        fleet.etcd.put(newcomer, late)
+        one.node.run(["ip", "route", "del", subnet(far)])
+        one.node.run(["nft", "flush", "table", "ip", "flannel-ipv4"])
+        one.node.run(["ip", "link", "set", "uplink", "mtu", "1400"])
+        time.sleep(2)
+        assert not one.daemon_ended()
+        assert "10.244.254.0/24" not in state(one)
+    finally:
+        resource.prlimit(one.daemon.pid, resource.RLIMIT_NOFILE, usual)
+    wait(lambda: "10.244.254.0/24 via" in state(one) and subnet(far) in state(one), 40)
+    wait(lambda: "mtu 1350" in state(one), 40)
+    wait(lambda: b"masquerade" in one.node.run(["nft", "list", "table", "ip", "flannel-ipv4"]).stdout, 40)
+    wait(lambda: "are up" in one.get("/readyz"), 40)
+    fleet.etcd.ctl("del", newcomer)
+    one.node.run(["ip", "link", "set", "uplink", "mtu", "1500"])
+    wait(lambda: state(one) == before, 40)
 
 
 def status(member: Member, path: str) -> str:

@@ -167,6 +167,8 @@ async def run(command: str, about: dict[str, str], data: str = "", *, limit: flo
         )
     except FileNotFoundError:
         raise CommandError(f"there is no {_SHELL} here, as in an image without a shell") from None
+    except OSError as error:
+        raise CommandError(f"{_SHELL} cannot be started: {error}") from None
     try:
         async with asyncio.timeout(limit):
             output, _errors = await process.communicate(f"{data}\n".encode())

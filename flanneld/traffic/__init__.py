@@ -6,7 +6,6 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Protocol
 
-from cni_plugins.kernel.programs import ProgramFailed
 from flanneld.notices import Filters
 from flanneld.traffic import iptables, nftables
 from flanneld.traffic.rules import RuleSet, forward, masquerade
@@ -133,7 +132,7 @@ class Traffic:
             ):
                 return
             self._write(wanted)
-        except (ProgramFailed, FileNotFoundError) as error:
+        except OSError as error:  # a program is missing, failed, or cannot be started now
             self._failed(error)
             return
         self._pending.discard(wanted.family)
