@@ -32,7 +32,7 @@ _T = TypeVar("_T")
 _LOOK = 0.5
 """Seconds between looks at subnet.env: one stat(2)."""
 _RETRY = 1.0
-"""Seconds between attempts to make the devices, at the start."""
+"""Seconds between attempts to make the devices, at the start, and to look at the uplink after a failure."""
 _UPLINK = 30.0
 """Seconds between looks at the uplink when nothing is reported: routes on it are not."""
 _LAST = 0xFFFFFFFE
@@ -188,30 +188,32 @@ class Daemon:
         """
         with Notices(LINKS) as notices:
             while True:
-                await self._look_at_uplink()
+                seen = await self._look_at_uplink()
                 try:
-                    async with asyncio.timeout(_UPLINK):
+                    async with asyncio.timeout(_UPLINK if seen else _RETRY):
                         await notices.gather()
                 except TimeoutError:
                     continue
 
-    async def _look_at_uplink(self) -> None:
+    async def _look_at_uplink(self) -> bool:
+        """Take over what has changed; return False where that could not be seen now."""
         try:
             if iface.is_gone(self._choice):
                 self._find_again()
             now = iface.look(self._choice, self._config.families)
         except (OSError, UplinkError) as error:
             log.warning("the uplink is not usable now", extra={"why": error})
-            return
+            return isinstance(error, UplinkError)  # the kernel tells when it is there again
         before, self._uplink = self._uplink, now
         if now == before:
-            return
+            return True
         log.info("the uplink has changed", extra={"uplink": now.name, "mtu": now.mtu, "address": now.address})
         self._changed.set()  # what is ours follows at once; others may not hear of it for long
         if (now.address, now.ipv6_address) != (before.address, before.ipv6_address):
             await self._manager.reconnect()
         if (now.public_ip, now.public_ipv6) != (before.public_ip, before.public_ipv6):
             self._moved.set()
+        return True
 
     async def _follow(self, backend: Backend) -> None:
         """Tell the others where we are when that has changed, until they can be told.

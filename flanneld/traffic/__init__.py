@@ -7,6 +7,7 @@ import logging
 from typing import TYPE_CHECKING, Protocol
 
 from flanneld.notices import Filters
+from flanneld.pauses import Pauses
 from flanneld.traffic import iptables, nftables
 from flanneld.traffic.rules import RuleSet, forward, masquerade
 
@@ -64,6 +65,7 @@ class Traffic:
         self._wanted = [self._rules(family, lease) for family in (4, 6)]
         for wanted in self._wanted:
             self._pending.add(wanted.family)
+            self._written.pop(wanted.family, None)
             self._look(wanted)
 
     async def run(self) -> None:
@@ -72,15 +74,18 @@ class Traffic:
         The older kernel side of iptables tells nobody of changes: it is looked at as often as flags say.
         """
         period = _PERIOD if self._backend is nftables else max(self._options.iptables_resync, 1)
+        retries = Pauses(first=1.0, longest=period)
+        failed = False
         with Filters(_CONCERNED) as changes:
             while True:
                 try:
-                    async with asyncio.timeout(period):
+                    async with asyncio.timeout(retries.next() if failed else period):
                         await changes.next()
                 except TimeoutError:
                     pass
-                for wanted in self._wanted:
-                    self._look(wanted)
+                failed = False in [self._look(wanted) for wanted in self._wanted]
+                if not failed:
+                    retries.reset()
 
     def _choose(self) -> Backend:
         if self._sides is None:
@@ -121,26 +126,31 @@ class Traffic:
         for side in self._sides or ():
             if side != self._backend and side.reachable(family):
                 side.write(RuleSet(family))
-        self._written[family] = self._backend.listed(family) if wanted else ""
+        # The list after the first write is what it has to be. One that somebody changed before it was read must
+        # not take its place: nothing would put that back.
+        listed = self._backend.listed(family) if wanted else ""
+        if listed != self._written.setdefault(family, listed):
+            raise InterruptedError("somebody changed the traffic rules as they were written")
 
-    def _look(self, wanted: RuleSet) -> None:
-        """Write what is pending, a removal too, or what somebody has changed."""
+    def _look(self, wanted: RuleSet) -> bool:
+        """Write what is pending, a removal too, or what somebody has changed; return whether it could be."""
         pending = wanted.family in self._pending
         try:
             if not pending and (
                 not wanted or self._backend.listed(wanted.family) == self._written.get(wanted.family)
             ):
-                return
+                return True
             self._write(wanted)
         except OSError as error:  # a program is missing, failed, or cannot be started now
             self._failed(error)
-            return
+            return False
         self._pending.discard(wanted.family)
         if not pending:
             self._metrics.repaired("rules")
             log.warning(
                 "somebody changed the traffic rules; they are written again", extra={"family": wanted.family}
             )
+        return True
 
     def _failed(self, error: OSError) -> None:
         self._metrics.failed("traffic")
