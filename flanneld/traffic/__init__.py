@@ -126,8 +126,8 @@ class Traffic:
         for side in self._sides or ():
             if side != self._backend and side.reachable(family):
                 side.write(RuleSet(family))
-        # The list after the first write is what it has to be. One that somebody changed before it was read must
-        # not take its place: nothing would put that back.
+        # The list after the first write is what it has to be. One that somebody changed before it was read
+        # must not take its place: nothing would put that back.
         listed = self._backend.listed(family) if wanted else ""
         if listed != self._written.setdefault(family, listed):
             raise InterruptedError("somebody changed the traffic rules as they were written")
