@@ -188,7 +188,8 @@ def test_status(node: Node) -> None:
     for keys in ({}, {"backend": "nftables"}, {"backend": "iptables"}, {"ingressPolicy": "isolated"}):
         assert status(node, **keys) == (0, "")
     assert node.ruleset() == ""
-    assert status(node, backend="firewalld") == (50, "firewalld is not on the system's message bus")
+    missing = "firewalld is not on the system's message bus: No such file or directory"
+    assert status(node, backend="firewalld") == (50, missing)
     node.run(["sysctl", "-qw", "net.bridge.bridge-nf-call-iptables=0"])
     code, said = status(node, ingressPolicy="isolated")
     assert (code, "ports of a bridge" in said) == (50, True)

@@ -1,4 +1,4 @@
-"""Container ids of 250 characters, which files' names, aliases and comments are too short for."""
+"""Container ids that files' names, aliases or comments are too short for, and as short as can be."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 MBIT = 1_000_000
 FIRST, SECOND = "c" * 249 + "1", "c" * 249 + "2"
-NETNS = {FIRST: "c1", SECOND: "c2"}
+NETNS = ("c1", "c2")
 RATES = {"ingressRate": MBIT, "ingressBurst": MBIT, "egressRate": MBIT, "egressBurst": MBIT}
 # With the shorter name of the network, a limit's alias can hold both; with the longer one none can.
 NETWORKS = ["n", "a-longer-network"]
@@ -31,24 +31,29 @@ def chain(network: str, container: str) -> list[tuple[str, dict[str, Any]]]:
     ]
 
 
+def netns_of(container: str) -> str:
+    """Return a container's namespace: the ids differ in their last character."""
+    return f"c{container[-1]}"
+
+
 def attach(node: Node, network: str, container: str) -> Any:
     result: Any = None
     for plugin, conf in chain(network, container):
         given = conf if result is None else {**conf, "prevResult": result}
-        result = node.add(plugin, given, container=container, netns=NETNS[container])
+        result = node.add(plugin, given, container=container, netns=netns_of(container))
     return result
 
 
 def look(node: Node, network: str, container: str, result: Any) -> list[str]:
     """Return what CHECK of each plugin finds."""
-    how = {"container": container, "netns": NETNS[container]}
+    how = {"container": container, "netns": netns_of(container)}
     return [check(node, plugin, conf, result, **how) for plugin, conf in chain(network, container)]
 
 
 def detach(node: Node, network: str, container: str, result: Any) -> None:
     for plugin, conf in reversed(chain(network, container)):
         given = {**conf, "prevResult": result}
-        node.delete(plugin, given, container=container, netns=NETNS[container])
+        node.delete(plugin, given, container=container, netns=netns_of(container))
 
 
 def state(node: Node) -> tuple[set[str], list[str], set[str]]:
@@ -56,42 +61,48 @@ def state(node: Node) -> tuple[set[str], list[str], set[str]]:
     return files(node), pod_rules(node), set(node.links())
 
 
-@pytest.mark.parametrize("network", NETWORKS)
-def test_add_check_delete_and_gc(node: Node, network: str) -> None:
-    for netns in NETNS.values():
+@pytest.mark.parametrize(
+    ("network", "length"), [*[(each, 250) for each in NETWORKS], ("n", 1), ("n", 128), ("n", 129)]
+)
+def test_add_check_delete_and_gc(node: Node, network: str, length: int) -> None:
+    one, other = f"{'c' * (length - 1)}1", f"{'c' * (length - 1)}2"
+    for netns in NETNS:
         node.netns(netns)
-    second = attach(node, network, SECOND)
+    second = attach(node, network, other)
     before = state(node)
     assert before[1]
     for collect in (False, True):
-        first = attach(node, network, FIRST)
-        assert look(node, network, FIRST, first) == [""] * 4
+        first = attach(node, network, one)
+        assert look(node, network, one, first) == [""] * 4
         assert state(node)[1] != before[1]
         if collect:
-            valid = [{"containerID": SECOND, "ifname": "eth0"}]
-            for plugin, conf in chain(network, FIRST):
+            valid = [{"containerID": other, "ifname": "eth0"}]
+            for plugin, conf in chain(network, one):
                 assert node.cni("GC", plugin, {**conf, "cni.dev/valid-attachments": valid}) == (0, None)
         else:
-            detach(node, network, FIRST, first)
-            detach(node, network, FIRST, first)
+            detach(node, network, one, first)
+            detach(node, network, one, first)
         assert state(node) == before
-        assert look(node, network, SECOND, second) == [""] * 4
-    detach(node, network, SECOND, second)
-    assert leftovers(node, *NETNS.values()) == []
+        assert look(node, network, other, second) == [""] * 4
+    detach(node, network, other, second)
+    assert leftovers(node, *NETNS) == []
     assert set(node.links()) == {"lo", "br0"}
 
 
 def test_gc_of_iptables_goes_by_chains(node: Node, capfd: pytest.CaptureFixture[str]) -> None:
     """The comments of the rules, by which it knows the network, end before the id does."""
-    for netns in NETNS.values():
+    for netns in NETNS:
         node.netns(netns)
     keys: dict[str, Any] = {"ipMasq": True, "ipMasqBackend": "iptables", "backend": "iptables"}
-    lists = {each: [(plugin, {**conf, **keys}) for plugin, conf in chain("n", each)[:2]] for each in NETNS}
+    lists = {
+        each: [(plugin, {**conf, **keys}) for plugin, conf in chain("n", each)[:2]]
+        for each in (FIRST, SECOND)
+    }
     for container, plugins in lists.items():
         result = None
         for plugin, conf in plugins:
             given = conf if result is None else {**conf, "prevResult": result}
-            result = node.add(plugin, given, container=container, netns=NETNS[container])
+            result = node.add(plugin, given, container=container, netns=netns_of(container))
     node.run(["rm", "-r", "/run/cni/portmap", "/run/cni/masquerade"])  # as if the reference had made them
     valid = [{"containerID": SECOND, "ifname": "eth0"}]
     for again in range(2):
@@ -105,7 +116,7 @@ def test_gc_of_iptables_goes_by_chains(node: Node, capfd: pytest.CaptureFixture[
         assert sorted(line.startswith("-N CNI-DN-") for line in own) == [False, True]
     assert result is not None
     for plugin, conf in lists[SECOND]:
-        assert check(node, plugin, conf, result, container=SECOND, netns=NETNS[SECOND]) == ""
+        assert check(node, plugin, conf, result, container=SECOND, netns=netns_of(SECOND)) == ""
 
 
 def test_a_chain_that_cannot_have_the_name(node: Node) -> None:

@@ -11,6 +11,8 @@ import errno
 import posix
 from _struct import Struct
 
+from cni_plugins.kernel.unix import connect
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Self
@@ -58,8 +60,7 @@ class Bus:
         self._serial = 0
         self._socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
         try:
-            self._socket.settimeout(_TIMEOUT)
-            self._socket.connect(path)
+            connect(self._socket, path, _TIMEOUT)
             self._authenticate()
             self.call(BUS, _BUS_PATH, BUS, "Hello")
         except OSError as error:

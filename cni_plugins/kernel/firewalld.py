@@ -14,11 +14,16 @@ _GONE = ("UNKNOWN_SOURCE", "ZONE_CONFLICT")
 
 def running() -> bool:
     """Tell whether firewalld is on the system's message bus; it is not started by asking."""
+    return not absence()
+
+
+def absence() -> str:
+    """Return why there is no firewalld for us, as that it does not run; nothing when there is."""
     try:
         with Bus() as bus:
-            return bus.has_owner(SERVICE)
-    except OSError:
-        return False  # no bus, or none that talks to us: then there is no firewalld for us either
+            return "" if bus.has_owner(SERVICE) else "the bus does not know it"
+    except OSError as error:
+        return error.strerror or str(error)
 
 
 def add_sources(zone: str, sources: list[str]) -> None:

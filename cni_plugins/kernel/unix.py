@@ -5,12 +5,35 @@ from __future__ import annotations
 import _socket
 import errno
 import posix
+from _struct import Struct
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Self
 
 _CHUNK = 1 << 16
+_TIMEVAL = Struct("ll")  # struct timeval
+
+
+def connect(made: _socket.socket, path: str, timeout: float | None) -> None:
+    """Connect a stream, and limit the time that each of its steps may take.
+
+    With a timeout of Python's alone, connect(2) would not wait where the listener has no room for one more
+    that waits (EAGAIN), which is what fifty calls at once find.
+
+    Args:
+        made: a socket.
+        path: where somebody listens.
+        timeout: seconds; None: as long as it takes.
+
+    Raises:
+        OSError: EAGAIN: there was no room in all that time.
+    """
+    if timeout is not None:
+        limit = _TIMEVAL.pack(int(timeout), int(timeout % 1 * 1_000_000))
+        made.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDTIMEO, limit)
+    made.connect(path)
+    made.settimeout(timeout)
 
 
 class UnixStream:
@@ -30,8 +53,7 @@ class UnixStream:
         self._path = path
         self._socket = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM | _socket.SOCK_CLOEXEC)
         try:
-            self._socket.settimeout(timeout)
-            self._socket.connect(path)
+            connect(self._socket, path, timeout)
         except OSError as error:
             self._socket.close()
             raise self._about(error) from None

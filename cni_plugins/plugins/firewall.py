@@ -98,9 +98,9 @@ def status(request: Request) -> None:
     ready.notes(firewall.KIND)
     wanted = Wanted(request.conf)
     backend = firewall.choose(wanted)
-    if backend == FIREWALLD and not firewalld.running():
+    if backend == FIREWALLD and (absence := firewalld.absence()):
         raise NotAvailableError(
-            "firewalld is not on the system's message bus", "start it, or leave `backend` out"
+            f"firewalld is not on the system's message bus: {absence}", "start it, or leave `backend` out"
         )
     if backend == NFTABLES and not nftprobe.usable():
         raise NotAvailableError("nftables cannot be used on this host", "load the kernel's nf_tables")
