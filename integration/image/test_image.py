@@ -8,6 +8,7 @@ import os
 import ssl
 import stat
 import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -43,6 +44,21 @@ NOT_IN_IT = {
     "make",
 }
 LIST = {"name": "cbr0", "cniVersion": "1.0.0", "plugins": [{"type": "flannel"}]}
+
+NAMED = "kube.example.test"
+KUBECONFIG = {
+    "apiVersion": "v1",
+    "kind": "Config",
+    "current-context": "x",
+    "contexts": [{"name": "x", "context": {"cluster": "x", "user": "x"}}],
+    "clusters": [{"name": "x", "cluster": {"server": f"http://{NAMED}:6443"}}],
+    "users": [{"name": "x", "user": {}}],
+}
+SERVER = """
+import socket
+server = socket.create_server(("127.0.0.1", 6443))
+print(server.accept()[0].recv(1000).decode())
+"""
 
 
 @pytest.fixture(scope="module")
@@ -160,6 +176,32 @@ def test_the_daemon_starts(podman: Podman) -> None:
     assert podman.run(options, "/opt/bin/flanneld", "--version") == VERSION
     said = podman.run(options, "/opt/bin/flanneld", "--kube-subnet-mgr", check=False)
     assert "flanneld cannot start" in said
+
+
+@pytest.mark.parametrize("source", ["hosts", "DNS"])
+def test_names_of_apiservers_are_resolved(podman: Podman, tmp_path: Path, source: str) -> None:
+    """With what the image has of the C library: it has no nsswitch.conf and no module for it."""
+    (tmp_path / "config").write_text(json.dumps(KUBECONFIG))
+    (tmp_path / "net-conf.json").write_text('{"Network": "10.244.0.0/16"}')
+    server = podman.node.popen([sys.executable, "-Iuc", SERVER], stdout=subprocess.PIPE)
+    assert server.stdout is not None
+    options = [*manifest_options("kube-flannel"), "--detach", "--name=names", "--env=NODE_NAME=a"]
+    if source == "hosts":
+        options.append(f"--add-host={NAMED}:127.0.0.1")
+    else:
+        dnsmasq = ["dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts"]
+        podman.node.popen([*dnsmasq, "--user=root", f"--address=/{NAMED}/127.0.0.1"])
+        options.append("--dns=127.0.0.1")
+    podman.run(
+        [*options, f"--volume={tmp_path}:/etc/kube-flannel:ro"],
+        *("/opt/bin/flanneld", "--kube-subnet-mgr", "--kubeconfig-file=/etc/kube-flannel/config"),
+    )
+    try:
+        with server.stdout as printed:
+            assert printed.readline().startswith(b"GET /api/v1/nodes/a ")
+    finally:
+        podman("rm", "--force", "--time=1", "names")
+        server.kill()
 
 
 @pytest.mark.parametrize("kind", ["nft", "legacy"])
