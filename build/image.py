@@ -11,6 +11,7 @@ import argparse
 import itertools
 import re
 import shutil
+import subprocess
 import sys
 import sysconfig
 from pathlib import Path
@@ -72,6 +73,22 @@ def add_libraries(target: Path) -> None:
             waiting.append(place / name)
 
 
+def add_copyrights(target: Path) -> None:
+    """Copy what Debian says of the licences of everything that came from its packages."""
+    sources = set()
+    for path in target.rglob("*"):
+        for source in (Path("/", path.relative_to(target)), LIBRARIES / path.name):
+            if path.is_file() and not path.is_symlink() and source.is_file():
+                real = str(source.resolve())
+                sources |= {real, real.removeprefix("/usr")}  # packages name some by the links in the root
+    # It fails where one is of no package, as the certificates, which a script has put together.
+    said = subprocess.run(["dpkg-query", "-S", *sorted(sources)], check=False, capture_output=True, text=True)
+    for package in {"ca-certificates", *(line.split(":")[0] for line in said.stdout.splitlines())}:
+        place = target / "usr/share/doc" / package
+        place.mkdir(parents=True)
+        shutil.copy2(f"/usr/share/doc/{package}/copyright", place)
+
+
 def lay_out(target: Path, cni: Path, flanneld: Path) -> None:
     """Fill the target, which must not exist."""
     target.mkdir(parents=True)
@@ -109,6 +126,7 @@ def lay_out(target: Path, cni: Path, flanneld: Path) -> None:
     if loader is None:
         sys.exit("nft names no loader")
     copy(loader, target / "usr" / loader.parent.relative_to("/"))
+    add_copyrights(target)
 
 
 def main() -> None:

@@ -147,6 +147,13 @@ def test_every_program_finds_its_libraries(podman: Podman, root: str) -> None:
     assert checked > 50
 
 
+def test_the_licences_of_what_is_debians_are_there(root: str) -> None:
+    packages = set(os.listdir(f"{root}/usr/share/doc"))
+    assert packages >= {"ca-certificates", "iptables", "libc6", "libssl3", "libxtables12", "nftables"}
+    for package in packages:
+        assert os.path.getsize(f"{root}/usr/share/doc/{package}/copyright") > 100
+
+
 def test_size(podman: Podman) -> None:
     size = int(podman("image", "inspect", NAME, "--format", "{{.Size}}"))
     print(f"{size / 1e6:.1f} MB")  # noqa: T201
