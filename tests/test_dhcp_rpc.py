@@ -17,6 +17,8 @@ from cni_plugins.spec.result import IPConfig, Result
 from ipam.dhcp import rpc
 from ipam.dhcp.daemon.lease import LeaseError
 from ipam.dhcp.daemon.server import Server, listen
+from tests.calls import call as run
+from tests.calls import variables
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -37,8 +39,9 @@ class Service:
             raise LeaseError("no server\nlook for one")
         if args["ContainerID"] == "wrong":
             raise InvalidConfigError("wrong option", "take another")
+        given = "0.0.0.0/24" if args["ContainerID"] == "odd" else "10.1.2.3/24"
         result = Result()
-        result.ips = [IPConfig(Prefix.parse("10.1.2.3/24"), bytes((10, 1, 2, 1)))]
+        result.ips = [IPConfig(Prefix.parse(given), bytes((10, 1, 2, 1)))]
         return result
 
     async def release(self, args: dict[str, Any]) -> None:
@@ -86,6 +89,20 @@ def test_calls(tmp_path: Path) -> None:
             assert [name for name, _args in service.calls] == ["allocate", "release", "gc"]
             assert service.calls[0][1]["StdinData"] == b"x" * 100_000
             assert service.calls[1][1] == {key: value for key, value in ARGS.items() if value}
+
+    asyncio.run(main())
+
+
+def test_no_address_is_none(tmp_path: Path, suite_bin: str) -> None:
+    """A daemon of another make may give 0.0.0.0, which a plugin would set."""
+
+    async def main() -> None:
+        async with serving(tmp_path) as (path, service):
+            raw = {"cniVersion": "1.1.0", "name": "net", "ipam": {"type": "dhcp", "daemonSocketPath": path}}
+            env = variables("ADD", suite_bin, containerid="odd")
+            answer = await asyncio.to_thread(run, f"{suite_bin}/dhcp", env, raw)
+            assert (answer.code, answer.json["msg"]) == (102, "dhcp: the daemon gave 0.0.0.0")
+            assert [name for name, _args in service.calls] == ["allocate"]
 
     asyncio.run(main())
 

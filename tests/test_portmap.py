@@ -216,12 +216,14 @@ def test_iptables_ports_a_rule() -> None:
     assert counts == [15, 15, 1]
 
 
-def test_iptables_comment_is_cut() -> None:
+@pytest.mark.parametrize(("length", "cut"), [(255, False), (256, True), (400, True)])
+def test_iptables_comment_is_cut(length: int, cut: bool) -> None:
+    container = "c" * (length - len('dnat name: "net" id: ""'))
     given = conf(mapping())
-    made = portmap_iptables.container_rules(given, ("net", "c" * 400), portmap.mappings(given), POD)
+    made = portmap_iptables.container_rules(given, ("net", container), portmap.mappings(given), POD)
     comment = made.entries[0].split('--comment "')[1].split('" -m')[0].replace("\\", "")
-    assert len(comment) <= 256
-    assert comment.endswith("...")
+    whole = f'dnat name: "net" id: "{container}"'
+    assert comment == (whole[:253] + "..." if cut else whole)
 
 
 @pytest.mark.parametrize("bad", ["eth0\n-F", "eth0\r"])
