@@ -19,6 +19,7 @@ from integration.portmaps import (
     mapping,
     nat,
     nft_rules,
+    pod4,
     server,
 )
 
@@ -169,8 +170,12 @@ def test_at_once(net: Node, backend: str) -> None:
 
 
 def test_gc(net: Node, capfd: pytest.CaptureFixture[str]) -> None:
-    for backend, container in (("nftables", "a"), ("nftables", "b"), ("iptables", "c"), ("iptables", "d")):
-        net.add("portmap", conf(2, mapping(80, 80), backend=backend), container=container, netns="out")
+    for number, (backend, container) in enumerate(zip(("nftables", "iptables") * 2, "acbd", strict=True)):
+        given = conf(2, mapping(80, 80), mapping(5300 + number, 53, "udp"), backend=backend)
+        net.add("portmap", given, container=container, netns="out")
+        flow = f"-p udp -s 192.0.2.9 -d {NODE4} --sport {9 + number} --dport {5300 + number}"
+        back = f"-r {pod4(2)} -q 192.0.2.9 --reply-port-src 53 --reply-port-dst {9 + number} -t 600"
+        net.run(["conntrack", "-I", *flow.split(), *back.split()])
     net.add("portmap", conf(2, mapping(80, 80), name="else"), container="e", netns="out")
     given = {
         "cniVersion": "1.1.0",
@@ -182,6 +187,8 @@ def test_gc(net: Node, capfd: pytest.CaptureFixture[str]) -> None:
     said = capfd.readouterr().err
     gone = {f"GC of network net: removed host ports of {name} eth0" for name in ("b", "d")}
     assert set(said.removeprefix("portmap GC: ").splitlines()) - {""} == gone
+    flows = net.run(["conntrack", "-L", "-p", "udp"]).stdout
+    assert [b"dport=%d " % port in flows for port in range(5300, 5304)] == [True, True, False, False]
     for name, backend in (("a", "nftables"), ("c", "iptables")):
         checked = conf(2, mapping(80, 80), backend=backend)
         assert net.cni("CHECK", "portmap", checked, container=name, netns="out") == (0, None)
