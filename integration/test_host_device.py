@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from integration.node import Node
 
 
+MAC = "02:00:00:00:00:07"
+
+
 def lent(**keys: Any) -> dict[str, Any]:
     return {"cniVersion": "1.1.0", "name": "net", "device": PARENT, "ipam": ipam(V4, V6), **keys}
 
@@ -125,6 +128,18 @@ def test_one_that_fell_back_and_has_no_note(node: Node, key: str, name: str) -> 
     node.run(["ip", "link", "set", PARENT, "alias", "lan7"])
     node.delete("host-device", conf, netns="c1")
     assert node.links()[PARENT]["ifalias"] == "lan7"
+
+
+@pytest.mark.parametrize(
+    ("keys", "alias"), [({"device": PARENT}, "other"), ({"device": "", "hwaddr": MAC}, "net:c1")]
+)
+def test_without_a_note_an_alias_of_something_else_says_no(node: Node, keys: Any, alias: str) -> None:
+    """A link of that name in the container was never lent: it stays there."""
+    node.netns("c1")
+    node.exec("c1", *f"ip link add eth0 address {MAC} type veth peer name x".split())
+    node.exec("c1", "ip", "link", "set", "eth0", "alias", alias)
+    node.delete("host-device", lent(**keys), netns="c1")
+    assert node.links("c1")["eth0"]["ifalias"] == alias
 
 
 @pytest.mark.parametrize("verb", ["DEL", "GC"])
