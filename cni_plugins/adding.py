@@ -13,19 +13,23 @@ _PROC = "/proc"
 _VERB = b"CNI_COMMAND=ADD"
 
 
-def attachments() -> list[tuple[str, str]]:
+def attachments(*, by_anyone: bool = False) -> list[tuple[str, str]]:
     """Return the container ids and interface names of all ADDs of this executable in our mount namespace.
 
     Only of this executable: a program that a killed plugin left running has the plugin's environment. The
     network is not in the environment: some may be of another one.
+
+    Args:
+        by_anyone: those of other executables, too.
     """
-    ours = _place("self")
+    compared = slice(1 if by_anyone else 0, None)
+    ours = _place("self")[compared]
     found = []
     for name in posix.listdir(_PROC):
         if not name.isdigit():
             continue
         try:
-            variables = _environment(name) if _place(name) == ours else []
+            variables = _environment(name) if _place(name)[compared] == ours else []
         except OSError:  # it has ended, is a kernel thread, or may not be looked at
             continue
         if _VERB in variables:

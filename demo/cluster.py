@@ -235,6 +235,8 @@ def subnet_of(member: Member) -> str:
 
 def path(member: Member, other: Member) -> str:
     """Return by which path a machine's packets go to another's pods, as its kernel says."""
+    if not other.pods:
+        return "none"  # an earlier step failed, and said so
     (route,) = member.ip("route", "get", next(iter(other.pods.values())))
     device = route["dev"]
     if device == "cni0":

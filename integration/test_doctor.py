@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
+import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -383,6 +385,31 @@ def test_an_address_that_somebody_has_is_not_leaked(net: Node) -> None:
     os.utime(path, (0, 0))
     os.unlink(net.path("/var/lib/cni/results/pods-c1-eth0"))
     assert doctor(net) == []
+
+
+def test_an_add_that_waits_is_no_leftover(net: Node) -> None:
+    """It has made its pair, and waits for an address longer than the doctor takes."""
+    net.netns("c2")
+    before = len(net.links())
+    locked = net.popen(["flock", "--no-fork", f"{STATE}/lock", "sleep", "60"])
+    until(lambda: net.run(["flock", "-n", f"{STATE}/lock", "true"], check=False).returncode != 0)
+    env = {"NETCONFPATH": LISTS, "CNI_PATH": net.plugins}
+    adding = net.popen(
+        [f"{net.plugins}/cnictl", "add", "pods", "/run/netns/c2", "--container-id", "c2"],
+        env=env,
+        stdout=subprocess.DEVNULL,
+    )
+    until(lambda: len(net.links()) > before)
+    assert doctor(net, "--fix") == []
+    locked.kill()
+    assert adding.wait(30) == 0
+
+
+def until(holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_in_words(net: Node) -> None:

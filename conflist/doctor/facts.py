@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from cni_plugins import adding
 from cni_plugins.address import format_address
 from cni_plugins.kernel import files
 from cni_plugins.spec.codec import decode
@@ -156,7 +157,9 @@ def _addresses(result: dict[str, Any] | None) -> Iterator[str]:
 
 
 def _live(facts: Facts) -> Iterator[str]:
-    """Return the containers of which a namespace, an address or a young file is there."""
+    """Return the containers of which a namespace, an address, a young file or a running ADD is there."""
+    for container, _ifname in adding.attachments(by_anyone=True):
+        yield container
     for key, netns in facts.attachments.items():
         if os.path.exists(netns):
             yield key[1]
