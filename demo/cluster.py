@@ -17,6 +17,7 @@ from time import perf_counter
 
 from demo.screen import Screen, StepFailedError
 from integration.fleet import NETWORK, Fleet, Member, wait
+from integration.monitor import Monitor
 from integration.suite import ROOT
 
 PLACES = ((1, 11), (1, 12), (2, 21))
@@ -57,6 +58,7 @@ class ClusterDemo:
         self.fleet = fleet
         self.screen = screen
         self.left = ""
+        self.monitor: Monitor | None = None
 
     def run(self) -> None:
         """Show everything."""
@@ -89,7 +91,7 @@ class ClusterDemo:
         self.show_paths()
 
     def lay_cables(self) -> str:
-        """Make the machines, and count on the router what crosses it."""
+        """Make the machines, count on the router what crosses it, listen on one to what its kernel tells."""
         for place in PLACES:
             self.fleet.join(*place)
         rules = (
@@ -99,6 +101,7 @@ class ClusterDemo:
             f"add rule inet demo forward {BARE_COUNTER}",
         )
         self.fleet.underlay.router.run(["nft", "-f", "-"], stdin="\n".join(rules).encode())
+        self.monitor = Monitor(self.fleet.members["node-11"].node)
         return ", ".join(f"{name} {member.address}" for name, member in self.fleet.members.items())
 
     def join(self) -> str:
@@ -183,7 +186,7 @@ class ClusterDemo:
         return f"{tunnelled} tunnelled, {bare} bare"
 
     def show_entries(self) -> str:
-        """Show the three entries that make a way through the tunnel."""
+        """Show the three entries that make a way through the tunnel, in the order of the kernel's notices."""
         one, other = self.fleet.members["node-11"], self.fleet.members["node-21"]
         gateway = subnet_of(other).partition("/")[0]
         route = one.node.run(["ip", "route", "show", subnet_of(other)]).stdout.decode().strip()
@@ -196,6 +199,11 @@ class ClusterDemo:
         self.screen.show("bridge fdb show dev flannel.1", entry)
         if "permanent" not in neighbour.lower() or f"dst {other.address}" not in entry:
             raise StepFailedError("they are not what they should be")
+        assert self.monitor is not None
+        with self.monitor:
+            order = self.monitor.take("flannel.1")
+        if order != ["route", "neighbour", "fdb"]:
+            raise StepFailedError(f"they were written in the order {', '.join(order)}")
         return "written in the order route, neighbour, FDB"
 
     def stop_daemon(self) -> str:
