@@ -8,8 +8,9 @@ import os
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from flanneld import iface, subnetfile
+from flanneld.backend.common import Complaints
 from flanneld.iface import UplinkError
-from flanneld.lease import Leases
+from flanneld.lease import Added, Leases, Removed, Snapshot
 from flanneld.manager import LeaseLostError, ManagerError
 from flanneld.notices import LINKS, Notices
 from flanneld.pauses import Pauses
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from flanneld.backend import Backend
-    from flanneld.lease import Key, Lease
+    from flanneld.lease import Event, Key, Lease
     from flanneld.manager import SubnetManager
     from flanneld.metrics import Metrics
     from flanneld.netconf import NetworkConfig
@@ -104,6 +105,7 @@ class Daemon:
         self._moved = asyncio.Event()
         self._up = asyncio.Event()
         self._leases = Leases()
+        self._complaints = Complaints(log)
         self._content = b""
         self._written = b""
 
@@ -176,10 +178,27 @@ class Daemon:
             return
         async for events in self._manager.watch(self._metrics):
             self._listed.set()
-            after = self._leases.after(events)
+            after = self._leases.after(map(self._usable, events))
             if after is not self._leases or not self._content:
                 self._leases = after
                 self._changed.set()
+
+    def _usable(self, event: Event) -> Event:
+        """Leave out leases outside the cluster's network: their routes could take the place of the host's."""
+        if isinstance(event, Snapshot):
+            return Snapshot(tuple(added for added in event.leases if self._is_inside(added.lease)))
+        if isinstance(event, Added) and not self._is_inside(event.lease):
+            return Removed(event.lease.key, event.origin)
+        return event
+
+    def _is_inside(self, lease: Lease) -> bool:
+        for family in self._config.families:
+            subnet, network = lease.network(family), self._config.cluster(family)
+            # Of one version by now, which a type checker cannot see.
+            if subnet and network and not subnet.subnet_of(network):  # type: ignore[arg-type]
+                self._complaints.about(lease, f"{subnet} is outside the network {network}")
+                return False
+        return True
 
     async def _watch_uplink(self) -> None:
         """Follow the uplink's name, addresses and MTU; while it is down, everything stays as it is.

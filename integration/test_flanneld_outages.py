@@ -288,6 +288,26 @@ def test_readiness_follows_the_paths(fleet: Fleet) -> None:
         fleet.etcd.start()
 
 
+def test_leases_that_would_take_the_hosts_routes_away(fleet: Fleet) -> None:
+    """One is the underlay's subnet, one half of all addresses; one has a MAC address that is a group's."""
+    one, far = fleet.members["node-12"], fleet.members["node-21"]
+    before = state(one)
+    value = {"PublicIP": "198.18.2.99", "BackendType": "vxlan"}
+    group = {**value, "BackendData": {"VNI": 1, "VtepMAC": "01:00:5e:00:00:01"}}
+    good = {**value, "PublicIP": "198.18.2.98", "BackendData": {"VNI": 1, "VtepMAC": "02:00:00:00:00:63"}}
+    bad = {"198.18.1.0-24": good, "0.0.0.0-1": good, "10.244.253.0-24": group, "10.0.0.0-8": good}
+    for name, content in bad.items():
+        fleet.etcd.put(SUBNETS + name, json.dumps(content))
+    fleet.etcd.put(SUBNETS + "10.244.254.0-24", json.dumps(good))
+    wait(lambda: "10.244.254.0/24 via" in state(one))
+    assert len(state(one).splitlines()) == len(before.splitlines()) + 1
+    assert "are up" in one.get("/readyz")
+    assert ping(one.node, "node-12", far.pods["node-21"])
+    for name in (*bad, "10.244.254.0-24"):
+        fleet.etcd.ctl("del", SUBNETS + name)
+    wait(lambda: state(one) == before)
+
+
 def test_no_file_can_be_opened(fleet: Fleet) -> None:
     """Not a socket to the kernel, no program can be started: the daemon goes on, and mends all afterwards."""
     one, far = fleet.members["node-12"], fleet.members["node-21"]

@@ -128,7 +128,10 @@ def test_the_manual_has_every_option() -> None:
         "[]",
         "{}",
         '"x"',
-        *(f'{{"VtepMAC":{it},"PublicKey":{it}}}' for it in ("null", "5", '"é"')),
+        *(
+            f'{{"VtepMAC":{it},"PublicKey":{it}}}'
+            for it in ("null", "5", '"é"', '"01:00:5e:00:00:01"', '"00:00:00:00:00:00"')
+        ),
     ],
 )
 def test_what_one_node_publishes_is_no_other_nodes_end(kind: str, data: str) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import ctypes
 import logging
 import os
+import socket
 import struct
 import urllib.error
 import urllib.request
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cni_plugins.plugins.flannel import SubnetEnv
+from flanneld import health as health_module
 from flanneld import install, log, subnetfile
 from flanneld.health import Health
 from flanneld.lease import Lease, LeaseAttrs
@@ -114,6 +116,17 @@ def get(port: int, path: str) -> tuple[int, str]:
             return error.code, error.read().decode()
 
 
+def test_a_client_that_says_nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each has a thread and a file descriptor of the daemon's."""
+    monkeypatch.setattr(health_module, "_TIMEOUT", 0.2)
+    health = Health(Metrics(), "127.0.0.1", 0)
+    try:
+        with socket.create_connection(("127.0.0.1", health.port), timeout=5) as client:
+            assert client.recv(1) == b""
+    finally:
+        health.close()
+
+
 def test_health_readiness_and_metrics() -> None:
     metrics = Metrics(leases=3)
     metrics.repaired("route")
@@ -125,6 +138,9 @@ def test_health_readiness_and_metrics() -> None:
         assert get(health.port, "/healthz")[0] == 200
         assert get(health.port, "/readyz")[0] == 503
         metrics.up = True
+        metrics.broken["kernel"] = "no such device"
+        assert get(health.port, "/readyz") == (503, "kernel: no such device\n")
+        metrics.broken.clear()
         assert get(health.port, "/readyz?verbose")[0] == 200
         assert get(health.port, "/nothing")[0] == 404
         status, text = get(health.port, "/metrics")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import ssl
-import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,6 +15,7 @@ from flanneld.manager import ManagerError
 from flanneld.options import Options
 from integration.watched import watching
 from tests.apiserver import JSON, answer, serving
+from tests.certificates import certify
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -140,17 +139,6 @@ def kubeconfig(folder: Path, port: int, scheme: str = "http") -> Options:
     }
     (folder / "config").write_text(json.dumps(document), encoding="ascii")
     return Options(kubeconfig_file=f"{folder}/config")
-
-
-def certify(folder: Path, name: str) -> ssl.SSLContext:
-    """Make a certificate that is its own authority; return a server's context with it."""
-    words = f"req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN={name}"
-    files = ["-keyout", f"{folder}/{name}.key", "-out", f"{folder}/{name}.crt"]
-    command = ["openssl", *words.split(), "-addext", "subjectAltName=IP:127.0.0.1", *files]
-    subprocess.run(command, check=True, capture_output=True)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(f"{folder}/{name}.crt", f"{folder}/{name}.key")
-    return context
 
 
 def test_a_token_is_read_again_when_it_is_known_no_more(tmp_path: Path) -> None:

@@ -195,3 +195,26 @@ def test_readiness_follows_subnet_env(tmp_path: Path, monkeypatch: pytest.Monkey
             assert file.read_text().startswith("FLANNEL_NETWORK")
 
     asyncio.run(scenario())
+
+
+def test_a_subnet_outside_the_network_is_no_route(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A node says itself what its podCIDR is when it registers: it must not take the host's routes away."""
+
+    async def scenario() -> None:
+        apiserver = Apiserver()
+        apiserver.patchable = True
+        for number, subnet in ((4, "0.0.0.0/0"), (5, "192.0.2.0/24"), (6, "10.244.0.0/15")):
+            apiserver.nodes.append({**node(number), "spec": {"podCIDR": subnet}})
+        async with running(apiserver, tmp_path, monkeypatch) as (metrics, kernel, _task):
+            await until(lambda: metrics.ready)
+            assert not list(kernel.state)
+            apiserver.nodes += [node(2), {**node(7), "spec": {"podCIDR": "0.0.0.0/1"}}]
+            await until(lambda: len(list(kernel.state)) == 1)
+            apiserver.nodes[-2]["spec"] = {"podCIDR": "10.245.0.0/24"}
+            await until(lambda: not list(kernel.state))
+
+    asyncio.run(scenario())
+    told = [record for record in caplog.records if "cannot be used" in record.message]
+    assert len(told) == 5

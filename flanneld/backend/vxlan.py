@@ -167,8 +167,8 @@ def _new_mac() -> str:
 
 def _checked_mac(text: str) -> str:
     mac = bytes.fromhex(text.replace(":", ""))
-    if len(mac) != 6:
-        raise ValueError(f"{text} is no MAC address")
+    if len(mac) != 6 or mac[0] & 1 or not any(mac):  # a group's, or none: the kernel refuses both
+        raise ValueError(f"{text} is no MAC address of a device")
     return mac.hex(":")
 
 
