@@ -344,7 +344,7 @@ def test_an_outage_longer_than_the_leases(etcd: Etcd, monkeypatch: pytest.Monkey
     monkeypatch.setattr(client, "_ASK", 0.2)
     monkeypatch.setattr(client, "_SILENCE", 1.0)
     monkeypatch.setattr(client, "_TIMEOUT", 1.0)
-    monkeypatch.setattr(lapsed, "GRACE", 4.0)
+    monkeypatch.setattr(lapsed, "GRACE", 6.0)
 
     async def scenario() -> None:
         async with (
@@ -376,13 +376,12 @@ def test_an_outage_longer_than_the_leases(etcd: Etcd, monkeypatch: pytest.Monkey
                     lambda seen=seen: all(Added(lease) in seen.events[heard[seen] :] for lease in taken[:2])  # type: ignore[misc]
                 )
             for seen in (watched, seen_by_two):
-                assert not any(isinstance(event, Removed) for event in seen.events)
                 await seen.until(lambda seen=seen: seen.leases.find(taken[2].key) is None)  # type: ignore[misc]
                 assert len(seen.leases) == 2
                 assert [event for event in seen.events if isinstance(event, Removed)] == [
                     Removed(taken[2].key)
                 ]
-            assert time.monotonic() > resumed + 3
+            assert time.monotonic() > resumed + 5
             assert not any(task.done() for task in keeping)
             assert set(etcd.leases()) == {str(lease).replace("/", "-") for lease in taken[:2]}
             for task in keeping:
