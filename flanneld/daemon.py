@@ -315,7 +315,7 @@ class Daemon:
             await asyncio.sleep(_LOOK)
             # What the file looked like before it was read: a change while it is read is seen the next time.
             now = (_fingerprint(self._options.subnet_file), self._content)
-            if self._content and now != right:
+            if self._content and (now != right or "subnetfile" in self._metrics.broken):
                 right = now if self._write_file() else None
 
 

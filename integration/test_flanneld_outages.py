@@ -13,6 +13,7 @@ import pytest
 
 from integration.checks import ping
 from integration.etcd import CONFIG, FOLDER, SUBNETS, Etcd
+from integration.flannel import SUBNET_FILE
 from integration.fleet import HEALTH, VXLAN, Fleet, Member, wait
 from integration.pings import Pings
 
@@ -251,6 +252,8 @@ def test_another_node_has_taken_the_subnet(fleet: Fleet) -> None:
     """The daemon says so and ends; started again, it leases another."""
     one, far = fleet.members["node-12"], fleet.members["node-21"]
     before = subnet(far)
+    with open(far.node.path(SUBNET_FILE), encoding="ascii") as file:
+        content = file.read()
     end_leases(fleet, only=before.replace("/", "-"), taken_by="198.18.1.66")
     fleet.etcd.start()
     wait(far.daemon_ended, 60)
@@ -260,7 +263,14 @@ def test_another_node_has_taken_the_subnet(fleet: Fleet) -> None:
     fleet.start(far)
     assert subnet(far) != before
     assert not one.daemon_ended()
-    fleet.etcd.ctl("del", SUBNETS + before.replace("/", "-"))
+    far.stop()  # for the other tests, whose pods have addresses of the old one
+    for name in (before, subnet(far)):
+        fleet.etcd.ctl("del", SUBNETS + name.replace("/", "-"))
+    with open(far.node.path(SUBNET_FILE), "w", encoding="ascii") as file:
+        file.write(content)
+    fleet.start(far)
+    assert subnet(far) == before
+    wait(lambda: ping(one.node, "node-12", far.pods["node-21"], wait=1))
 
 
 CONFLICT = "ip link del flannel.1; ip link add other type vxlan id 1 dstport 8472 local {} dev uplink"
@@ -299,12 +309,14 @@ def test_leases_that_would_take_the_hosts_routes_away(fleet: Fleet) -> None:
     for name, content in bad.items():
         fleet.etcd.put(SUBNETS + name, json.dumps(content))
     fleet.etcd.put(SUBNETS + "10.244.254.0-24", json.dumps(good))
-    wait(lambda: "10.244.254.0/24 via" in state(one))
-    assert len(state(one).splitlines()) == len(before.splitlines()) + 1
-    assert "are up" in one.get("/readyz")
-    assert ping(one.node, "node-12", far.pods["node-21"])
-    for name in (*bad, "10.244.254.0-24"):
-        fleet.etcd.ctl("del", SUBNETS + name)
+    try:
+        wait(lambda: "10.244.254.0/24 via" in state(one))
+        assert len(state(one).splitlines()) == len(before.splitlines()) + 1
+        assert "are up" in one.get("/readyz")
+        assert ping(one.node, "node-12", far.pods["node-21"])
+    finally:
+        for name in (*bad, "10.244.254.0-24"):
+            fleet.etcd.ctl("del", SUBNETS + name)
     wait(lambda: state(one) == before)
 
 

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from ipaddress import IPv4Address, IPv4Network
 from typing import TYPE_CHECKING, Any
 
-from flanneld import daemon, iface
+from flanneld import daemon, iface, subnetfile
 from flanneld.backend.table import make
 from flanneld.daemon import Daemon
 from flanneld.iface import Choice
@@ -194,6 +194,34 @@ def test_readiness_follows_subnet_env(tmp_path: Path, monkeypatch: pytest.Monkey
             await until(lambda: metrics.ready)
             assert file.read_text().startswith("FLANNEL_NETWORK")
 
+    asyncio.run(scenario())
+
+
+def test_readiness_comes_back_where_the_file_was_right_all_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A change of leases, just when no file can be opened: what subnet.env says is what it said."""
+    write, broken = subnetfile.write, False
+
+    def failing(path: str, content: bytes) -> bool:
+        if broken:
+            raise OSError(24, "Too many open files")
+        return write(path, content)
+
+    async def scenario() -> None:
+        nonlocal broken
+        apiserver = Apiserver()
+        apiserver.patchable = True
+        async with running(apiserver, tmp_path, monkeypatch) as (metrics, kernel, _task):
+            await until(lambda: metrics.ready)
+            await asyncio.sleep(1.2)  # it was looked at
+            broken = True
+            apiserver.nodes.append(node(2))
+            await until(lambda: len(list(kernel.state)) == 1 and not metrics.ready)
+            broken = False
+            await until(lambda: metrics.ready)
+
+    monkeypatch.setattr(subnetfile, "write", failing)
     asyncio.run(scenario())
 
 
