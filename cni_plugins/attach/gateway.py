@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from cni_plugins.address import Prefix, families, shift
-from cni_plugins.kernel import addr, sysctl
+from cni_plugins.kernel import addr, link, route, sysctl
+from cni_plugins.spec import skel
 from cni_plugins.spec.errors import CheckFailedError, ConflictError, InvalidConfigError
 from cni_plugins.spec.result import Route
 
@@ -89,13 +90,32 @@ def ensure(host: Netlink, target: Link, gateways: list[Prefix], *, force: bool) 
         except OSError as error:
             if error.errno != _EEXIST:  # else another ADD was faster
                 raise
-    forward(families(gateways))
+    forward(host, families(gateways))
 
 
-def forward(versions: set[int]) -> None:
-    """Let the host forward packets of some families, 4 and 6."""
+def forward(host: Netlink, versions: set[int]) -> None:
+    """Let the host forward packets of some families, 4 and 6.
+
+    Where it got its own IPv6 default route by a router's advertisement, it goes on listening: else the kernel
+    takes that route away at the moment from which it forwards (ip-sysctl.rst, accept_ra).
+    """
     for version in versions:
-        sysctl.write(_FORWARDING[version], "1")
+        key = _FORWARDING[version]
+        if sysctl.read(key) == "1":
+            continue
+        if version == 6:
+            _go_on_listening(host)
+        sysctl.write(key, "1")
+
+
+def _go_on_listening(host: Netlink) -> None:
+    for index in route.advertised_links(host):
+        key = f"net/ipv6/conf/{link.get(host, index=index).name}/accept_ra"
+        if sysctl.read(key) == "1":
+            sysctl.write(key, "2")
+            skel.warn(
+                f"{key} is 2 now: the host forwards IPv6, and has its default route from a router there"
+            )
 
 
 def check_forwarding(versions: set[int]) -> None:

@@ -24,6 +24,7 @@ RT_SCOPE_LINK = 253
 RT_SCOPE_HOST = 254
 _RTPROT_UNSPEC = 0
 _RTPROT_BOOT = 3
+_RTPROT_RA = 9
 _RTN_UNICAST = 1
 _RTA_DST = 1
 _RTA_OIF = 4
@@ -175,6 +176,19 @@ def default_link(nl: Netlink) -> int | None:
         if found:
             return min(found, key=lambda each: each[0])[1]
     return None
+
+
+def advertised_links(nl: Netlink) -> set[int]:
+    """Return the indexes of links with a default route that a router's advertisement made (RFC 4861)."""
+    found = set()
+    asked = _RTMSG.pack(AF_INET6, 0, 0, 0, 0, _RTPROT_RA, 0, 0, 0)
+    for reply in nl.dump(RTM_GETROUTE, asked, "the routes that routers advertise"):
+        _family, length, _src, _tos, _table, protocol, _scope, _kind, _flags = unpack(_RTMSG, reply.body)
+        given = attribute_map(reply.body, 12)
+        out = given.get(_RTA_OIF) or given.get(_RTA_MULTIPATH, b"")[4:8]
+        if protocol == _RTPROT_RA and not length and out:
+            found.add(uint(out))
+    return found
 
 
 def of_link(nl: Netlink, index: int, family: int) -> list[Route]:

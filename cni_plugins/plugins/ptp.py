@@ -205,7 +205,7 @@ def _configure_host(host: Netlink, port: Link, result: Result, conf: PtpConf) ->
     for each in _host_routes(port.index, result):
         # The address is this container's now: a route to a dying one, which had it before, must not stay.
         route.add(host, each, replace=True)
-    gateway.forward(versions)
+    gateway.forward(host, versions)
 
 
 def _check_host(host: Netlink, interface: Link, result: Result, own: Result, conf: PtpConf) -> None:
