@@ -20,7 +20,7 @@ from conflist.cache import Attachment, Cache
 from conflist.invoke import PluginError
 from conflist.load import DEFAULT_FOLDER as CONFIG_FOLDER
 from conflist.load import iterate_networks, load_network
-from conflist.run import CollectedError, Runner
+from conflist.run import CollectedError, Runner, at_least
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -169,7 +169,14 @@ def _gc(arguments: argparse.Namespace) -> int:
 
 
 def _status(arguments: argparse.Namespace) -> int:
-    _runner(arguments).status(load_network(_config_folder(), arguments.net))
+    network = load_network(_config_folder(), arguments.net)
+    if not at_least(network.version, "1.1.0"):
+        print(
+            f"cnictl: status {network.name}: its cniVersion is {network.version}, and STATUS came with "
+            "1.1.0; `cnictl doctor` asks its plugins all the same",
+            file=sys.stderr,
+        )
+    _runner(arguments).status(network)
     return 0
 
 

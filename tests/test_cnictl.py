@@ -179,6 +179,13 @@ def test_status(setup: Setup, capsys: pytest.CaptureFixture[str]) -> None:
     assert "code 50" in capsys.readouterr().err
 
 
+def test_a_status_that_nobody_is_asked_for(setup: Setup, capsys: pytest.CaptureFixture[str]) -> None:
+    setup.network("net", {"type": "one"}, version="1.0.0")
+    assert setup.run("status", "net") == 0
+    assert "its cniVersion is 1.0.0, and STATUS came with 1.1.0" in capsys.readouterr().err
+    assert setup.plugins.calls() == []
+
+
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
