@@ -25,15 +25,15 @@ BRIDGE = {
     "bridge": "br0",
     "isDefaultGateway": True,
     "ipMasq": True,
-    "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.77.0.0/24"}]]},
+    "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.59.0.0/24"}]]},
 }
 OLD = 600.0
 FILTER4, FILTER6 = "net.bridge.bridge-nf-call-iptables", "net.bridge.bridge-nf-call-ip6tables"
 SETTINGS = f"net.ipv4.ip_forward net.ipv6.conf.all.forwarding {FILTER4} {FILTER6}"
 COMMAND = re.compile(r"`(cnictl|ip|iptables|kubectl|make|nft) [^`]+`")
 SUBNET_ENV = """\
-FLANNEL_NETWORK=10.78.0.0/16
-FLANNEL_SUBNET=10.78.1.1/24
+FLANNEL_NETWORK=10.60.0.0/16
+FLANNEL_SUBNET=10.60.1.1/24
 FLANNEL_MTU=1450
 FLANNEL_IPMASQ=false
 """
@@ -113,18 +113,18 @@ def ip(*words: str) -> Callable[[Node], None]:
 
 
 def leak_an_address(node: Node) -> None:
-    put(node, f"{STATE}/10.77.0.9", "gone\r\neth0")
+    put(node, f"{STATE}/10.59.0.9", "gone\r\neth0")
 
 
 def leave_an_empty_file(node: Node) -> None:
-    put(node, f"{STATE}/10.77.0.9")
+    put(node, f"{STATE}/10.59.0.9")
 
 
 def lose_a_namespace(node: Node) -> None:
     node.netns("c2")
     assert cnictl(node, "add", "pods", "/run/netns/c2", "--container-id", "c2")[0] == 0
     node.remove_netns("c2")
-    os.utime(node.path(f"{STATE}/10.77.0.3"), (0, 0))
+    os.utime(node.path(f"{STATE}/10.59.0.3"), (0, 0))
     age_notes(node)
 
 
@@ -139,7 +139,7 @@ def forget_an_attachment(node: Node) -> None:
     """Its namespace stays, but neither the runtime nor host-local knows of it."""
     lose_a_namespace(node)
     os.unlink(node.path("/var/lib/cni/results/pods-c2-eth0"))
-    os.unlink(node.path(f"{STATE}/10.77.0.3"))
+    os.unlink(node.path(f"{STATE}/10.59.0.3"))
 
 
 def strand_a_pair(node: Node) -> None:
@@ -158,8 +158,8 @@ def stop_forwarding(node: Node) -> None:
 
 
 REPAIRED: dict[str, tuple[Callable[[Node], None], str]] = {
-    "leaked-address": (leak_an_address, "rm /var/lib/cni/networks/pods/10.77.0.9"),
-    "empty-reservation": (leave_an_empty_file, "rm /var/lib/cni/networks/pods/10.77.0.9"),
+    "leaked-address": (leak_an_address, "rm /var/lib/cni/networks/pods/10.59.0.9"),
+    "empty-reservation": (leave_an_empty_file, "rm /var/lib/cni/networks/pods/10.59.0.9"),
     "attachment": (
         lose_a_namespace,
         "cnictl del pods /run/netns/c2 --container-id c2 --ifname eth0",
@@ -172,8 +172,8 @@ REPAIRED: dict[str, tuple[Callable[[Node], None], str]] = {
     "stale-link": (strand_a_pair, "ip link delete veth0000cafe"),
     "forwarding": (stop_forwarding, "sysctl -w net.ipv4.ip_forward=1"),
     "bridge-address": (
-        ip("address", "delete", "10.77.0.1/24", "dev", "br0"),
-        "ip address add 10.77.0.1/24 dev br0",
+        ip("address", "delete", "10.59.0.1/24", "dev", "br0"),
+        "ip address add 10.59.0.1/24 dev br0",
     ),
     "bridge-down": (ip("link", "set", "br0", "down"), "ip link set br0 up"),
 }
@@ -197,7 +197,7 @@ def test_what_is_safe_is_repaired(net: Node, check: str) -> None:
 
 
 def replace_the_address(node: Node) -> None:
-    node.run(["ip", "address", "delete", "10.77.0.1/24", "dev", "br0"])
+    node.run(["ip", "address", "delete", "10.59.0.1/24", "dev", "br0"])
     node.run(["ip", "address", "add", "10.99.0.1/24", "dev", "br0"])
 
 
@@ -206,9 +206,9 @@ def forget_a_plugin(node: Node) -> None:
 
 
 def shrink_the_range(node: Node) -> None:
-    ranges = [[{"subnet": "10.77.0.0/24", "rangeEnd": "10.77.0.3"}]]
+    ranges = [[{"subnet": "10.59.0.0/24", "rangeEnd": "10.59.0.3"}]]
     write_list(node, {**BRIDGE, "ipam": {"type": "host-local", "ranges": ranges}})
-    for address in ("10.77.0.3",):
+    for address in ("10.59.0.3",):
         put(node, f"{STATE}/{address}", "young\r\neth0", age=0)
 
 
@@ -221,7 +221,7 @@ def run_in_a_container(node: Node) -> None:
     for command in (
         "link add link uplink name eth0 type macvlan mode bridge",
         "link set eth0 up alias machines:node1:eth0",
-        "address add 10.77.0.200/25 dev eth0",
+        "address add 10.59.0.200/25 dev eth0",
     ):
         node.run(["ip", *command.split()])
 
@@ -239,7 +239,7 @@ def leave_a_dead_pair(node: Node) -> None:
 
 def nearly_fill_the_range(node: Node) -> None:
     for last in range(3, 240):
-        put(node, f"{STATE}/10.77.0.{last}", f"young{last}\r\neth0", age=0)
+        put(node, f"{STATE}/10.59.0.{last}", f"young{last}\r\neth0", age=0)
 
 
 def wait_for_flanneld(node: Node) -> None:
@@ -274,9 +274,9 @@ TOLD: dict[str, tuple[Callable[[Node], None], str, str]] = {
     "range full": (shrink_the_range, "range", "0 of 2 addresses"),
     "range nearly full": (nearly_fill_the_range, "range", "15 of 253 addresses"),
     "dead pair": (leave_a_dead_pair, "dead-veth", "veth0dead on bridge br0 has no working other end"),
-    "same subnet": (overlap_a_list, "lists", "overlaps 10.77.0.0/24"),
+    "same subnet": (overlap_a_list, "lists", "overlaps 10.59.0.0/24"),
     "subnet of the host": (
-        ip("address", "add", "10.77.0.200/25", "dev", "uplink"),
+        ip("address", "add", "10.59.0.200/25", "dev", "uplink"),
         "conflict",
         "which the host has on uplink",
     ),
@@ -290,7 +290,7 @@ TOLD: dict[str, tuple[Callable[[Node], None], str, str]] = {
     "a port twice": (
         give_a_port_to_two,
         "host-port",
-        "is forwarded to 10.77.0.3 and to 10.77.0.2, which gets",
+        "is forwarded to 10.59.0.3 and to 10.59.0.2, which gets",
     ),
     "a damaged result": (damage_a_result, "damaged-result", "results/pods-c9-eth0 is damaged"),
 }
@@ -310,7 +310,7 @@ def test_what_an_administrator_must_decide_is_told(net: Node, what: str) -> None
 
 BOTH = {
     **BRIDGE,
-    "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.77.0.0/24"}], [{"subnet": "fd77::/64"}]]},
+    "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.59.0.0/24"}], [{"subnet": "fd77::/64"}]]},
 }
 
 
@@ -341,7 +341,7 @@ def test_services_between_pods_of_a_bridge(net: Node) -> None:
     assert (found["repair"], found["safe"]) == ([f"sysctl -w {FILTER4}=1"], False)
     status, text = cnictl(net, "doctor")
     assert (status, text.splitlines()[-1]) == (0, "nothing is wrong")
-    put(net, "/run/flannel/subnet.env", "FLANNEL_SUBNET=10.78.1.1/24\nFLANNEL_NETWORK=10.78.0.0/16\n")
+    put(net, "/run/flannel/subnet.env", "FLANNEL_SUBNET=10.60.1.1/24\nFLANNEL_NETWORK=10.60.0.0/16\n")
     write_list(net, {"type": "flannel"}, name="flannel")
     (found,) = [each for each in doctor(net) if each["check"] == "bridge-services"]
     assert (found["network"], found["severity"]) == ("flannel", "warning")
@@ -381,7 +381,7 @@ def test_scratch_files_of_flannel(net: Node) -> None:
 
 def test_an_address_that_somebody_has_is_not_leaked(net: Node) -> None:
     """Another runtime, with a cache elsewhere, attached the pod."""
-    path = net.path(f"{STATE}/10.77.0.2")
+    path = net.path(f"{STATE}/10.59.0.2")
     os.utime(path, (0, 0))
     os.unlink(net.path("/var/lib/cni/results/pods-c1-eth0"))
     assert doctor(net) == []
@@ -418,7 +418,7 @@ def test_in_words(net: Node) -> None:
     status, text = cnictl(net, "doctor")
     assert status == 1
     assert text.splitlines() == [
-        "warning: network pods: address 10.77.0.9 is reserved for container gone, which is gone",
-        f"    rm {STATE}/10.77.0.9",
+        "warning: network pods: address 10.59.0.9 is reserved for container gone, which is gone",
+        f"    rm {STATE}/10.59.0.9",
         "0 errors, 1 warning",
     ]

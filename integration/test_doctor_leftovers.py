@@ -37,7 +37,7 @@ def test_rules_that_go_plugins_left(net: Node) -> None:
     attach_by_go(net, "gone")
     assert not {"stale-iptables-rule"} & checks(doctor(net)), "both are there"
     net.remove_netns("gone")
-    put(net, f"{STATE}/10.77.0.4", "gone\r\neth0")
+    put(net, f"{STATE}/10.59.0.4", "gone\r\neth0")
     saved = state(net)
     found = [each for each in doctor(net) if each["check"].startswith("stale-iptables")]
     assert state(net) == saved
@@ -65,16 +65,16 @@ def test_a_chain_that_nothing_leads_to(net: Node) -> None:
 
 
 def test_hundreds_of_leftovers(net: Node) -> None:
-    ranges = [[{"subnet": "10.77.0.0/16"}]]
+    ranges = [[{"subnet": "10.59.0.0/16"}]]
     write_list(net, {**BRIDGE, "ipam": {"type": "host-local", "ranges": ranges}})
     iptables, nft, links = ["*nat"], [], []
     for number in range(MANY):
-        put(net, f"{STATE}/10.77.1.{number}", f"gone{number}\r\neth0")
+        put(net, f"{STATE}/10.59.1.{number}", f"gone{number}\r\neth0")
         chain, owner = f"CNI-{number:024x}", f'"name: \\"pods\\" id: \\"gone{number}\\""'
-        iptables += [f":{chain} - [0:0]", f"-A {chain} -d 10.77.0.0/16 -j ACCEPT"]
-        iptables.append(f"-A POSTROUTING -s 10.77.1.{number}/32 -m comment --comment {owner} -j {chain}")
+        iptables += [f":{chain} - [0:0]", f"-A {chain} -d 10.59.0.0/16 -j ACCEPT"]
+        iptables.append(f"-A POSTROUTING -s 10.59.1.{number}/32 -m comment --comment {owner} -j {chain}")
         comment = f'"0-0, net: pods, if: eth0, id: gone{number}"'
-        rule = f"ip saddr 10.77.1.{number} masquerade comment {comment}"
+        rule = f"ip saddr 10.59.1.{number} masquerade comment {comment}"
         nft.append(f"add rule inet cni_plugins_masquerade masq_checks {rule}")
     for number in range(30):
         links.append(f"link add stale{number} type veth peer name end{number}")
