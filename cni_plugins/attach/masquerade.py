@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from cni_plugins.attach.undo import Teardown
 from cni_plugins.kernel import notes
-from cni_plugins.kernel.nft import Nft
+from cni_plugins.kernel.nft import Nft, converse
 from cni_plugins.kernel.nftbatch import Batch
 from cni_plugins.kernel.nftexpr import compared
 from cni_plugins.lazy import Lazy
@@ -80,11 +80,15 @@ def remove(request: Request) -> None:
     """
     attachment = _attachment(request)
     handles = notes.handles(_KIND, attachment)
-    teardown = Teardown()
-    with Nft() as tables:
-        teardown.step(tables.change, lambda: _deletion(_present(tables, attachment, handles)))
-        teardown.step(_remove_chains, tables, attachment, noted=handles is not None)
-    teardown.finish()
+    tables = converse()
+    if tables is None:
+        masquerade_iptables.remove(attachment[0], attachment[1], ())
+    else:
+        teardown = Teardown()
+        with tables:
+            teardown.step(tables.change, lambda: _deletion(_present(tables, attachment, handles)))
+            teardown.step(_remove_chains, tables, attachment, noted=handles is not None)
+        teardown.finish()
     notes.remove(_KIND, attachment)
 
 
@@ -136,11 +140,14 @@ def gc(request: Request, valid: set[tuple[str, str]], *, configured: bool) -> No
     noted = [each for each in notes.attachments(_KIND) if each[0] == network and each[1:] not in valid]
     by_iptables = configured or any(map(_may_be_of_iptables, noted))
     teardown = Teardown()
-    if by_iptables or nftprobe.usable():
-        with Nft() as tables:
+    tables = converse() if by_iptables or nftprobe.usable() else None
+    if tables is not None:
+        with tables:
             teardown.step(_collect_rules, tables, network, valid)
             if by_iptables:
                 teardown.step(_collect_chains, tables, network, valid)
+    elif by_iptables:
+        teardown.step(_collect_chains, None, network, valid)
     teardown.finish()
     for attachment in noted:
         teardown.step(notes.remove, _KIND, attachment)
@@ -166,7 +173,7 @@ def _collect_rules(tables: Nft, network: str, valid: set[tuple[str, str]]) -> No
         skel.removed(network, f"a rule that masquerades ({each.comment.partition(', ')[2]})")
 
 
-def _collect_chains(tables: Nft, network: str, valid: set[tuple[str, str]]) -> None:
+def _collect_chains(tables: Nft | None, network: str, valid: set[tuple[str, str]]) -> None:
     masquerade_iptables.gc(tables, network, {container_id for container_id, _ifname in valid})
 
 

@@ -74,11 +74,11 @@ def _remove(family: int, chain: str, *, known: bool) -> None:
             iptables.restore(family, IPTABLES_TABLE, iptables_removal(chain, entries))
 
 
-def gc(tables: Nft, network: str, spared: Iterable[str]) -> None:
+def gc(tables: Nft | None, network: str, spared: Iterable[str]) -> None:
     """Remove the chains of a network's containers and what enters them, except some.
 
     Args:
-        tables: tells without a program whether iptables, on nf_tables, has any.
+        tables: tells without a program whether iptables, on nf_tables, has any; None: there is no such thing.
         network: the network.
         spared: ids of containers that stay.
 
@@ -92,7 +92,7 @@ def gc(tables: Nft, network: str, spared: Iterable[str]) -> None:
     teardown.finish()
 
 
-def _collect(tables: Nft, family: int, network: str, kept: set[str]) -> None:
+def _collect(tables: Nft | None, family: int, network: str, kept: set[str]) -> None:
     if not _may_hold(tables, family, network):
         return
     with ProgramErrors(), iptables.lock():
@@ -105,12 +105,12 @@ def _collect(tables: Nft, family: int, network: str, kept: set[str]) -> None:
             skel.removed(network, f"the iptables chain {chain}, which masquerades")
 
 
-def _may_hold(tables: Nft, family: int, network: str) -> bool:
+def _may_hold(tables: Nft | None, family: int, network: str) -> bool:
     """Tell whether iptables may have rules of a network, without running a program."""
     if iptables.legacy_in_use(family, IPTABLES_TABLE):
         return True
     marker = f'name: "{network}" id: "'
-    return any(
+    return tables is not None and any(
         marker in rule.comment or marker.encode() in rule.expressions
         for rule in tables.rules(IPTABLES_TABLES[family], IPTABLES_ENTRANCE)
     )

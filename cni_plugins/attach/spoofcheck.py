@@ -5,7 +5,7 @@ from __future__ import annotations
 from cni_plugins.attach.undo import Teardown
 from cni_plugins.kernel import notes
 from cni_plugins.kernel.link import parse_mac
-from cni_plugins.kernel.nft import Nft
+from cni_plugins.kernel.nft import Nft, converse
 from cni_plugins.kernel.nftbatch import MAX_COMMENT, MAX_NAME, Batch, Chain
 from cni_plugins.kernel.nftexpr import compared, interface
 from cni_plugins.rules.spoofcheck import (
@@ -117,8 +117,9 @@ def _can_exist(attachment: Attachment) -> bool:
 
 
 def _remove(attachment: Attachment) -> None:
-    if _can_exist(attachment):
-        with Nft() as tables:
+    tables = converse() if _can_exist(attachment) else None
+    if tables is not None:
+        with tables:
             tables.change(lambda: _removal(tables, attachment))
     notes.remove(_KIND, attachment)
 

@@ -277,6 +277,20 @@ class Nft:
         return self.commit(plan())
 
 
+def converse() -> Nft | None:
+    """Return a conversation; None where the kernel has nobody to talk to, and so nothing to be removed.
+
+    Raises:
+        OSError: the socket cannot be opened for another reason.
+    """
+    try:
+        return Nft()
+    except OSError as error:
+        if error.errno != errno.EPROTONOSUPPORT:
+            raise
+        return None
+
+
 def comment_of(data: bytes) -> str:
     """Return the comment in user data; empty when there is none."""
     offset = 0
