@@ -200,8 +200,10 @@ def test_iptables_masquerade_options() -> None:
     made = portmap_iptables.container_rules(external, ATTACHMENT, portmap.mappings(external), POD)
     assert [rule.split(" -j ")[1] for rule in made.rules[:2]] == ["KUBE-MARK-MASQ"] * 2
 
-    marked = [rule for _add, rule in portmap_iptables.base_rules(conf(mapping(), markMasqBit=0))]
-    assert "CNI-HOSTPORT-MASQ -m mark --mark 0x1/0x1 -j MASQUERADE" in marked
+    for bit, mark in ((0, "0x1"), (31, "0x80000000"), (None, "0x2000")):
+        keys = {} if bit is None else {"markMasqBit": bit}
+        marked = [rule for _add, rule in portmap_iptables.base_rules(conf(mapping(), **keys))]
+        assert f"CNI-HOSTPORT-MASQ -m mark --mark {mark}/{mark} -j MASQUERADE" in marked
 
     everything = conf(mapping(), masqAll=True)
     made = portmap_iptables.container_rules(everything, ATTACHMENT, portmap.mappings(everything), POD)
