@@ -132,6 +132,11 @@ def test_hostile_streams(stream: bytes) -> None:
         decoded(stream)
 
 
+def test_a_length_has_eight_bytes_at_most() -> None:
+    with pytest.raises(ValueError, match="a length of more than eight bytes"):
+        decoded(b"\xf7" + bytes(8) + b"\1\0")
+
+
 def test_a_list_cannot_say_that_it_is_longer_than_its_message() -> None:
     data = encode(EVERY, {"Texts": ["a"]}, set())
     with pytest.raises(ValueError, match="elements"):
