@@ -68,13 +68,12 @@ class Lapsed:
 
     async def changed(self, changes: Sequence[tuple[Key, Held | None]]) -> list[Event]:
         """Take note of changes, None for a lease that is gone; return what they mean for the paths."""
-        leases = {key: item.etcd_lease for key, item in self._known.items()}
+        now = {key: self._known.get(key) for key, _item in changes}
         asked = {}
         for key, item in changes:
-            if item is not None:
-                leases[key] = item.etcd_lease
-            elif key in leases:
-                asked[key] = leases[key]
+            last, now[key] = now[key], item or now[key]
+            if item is None and last is not None:
+                asked[key] = last.etcd_lease
         over = await self._over(asked)  # first, as it may fail: then all is told again
         events: list[Event] = []
         for key, item in changes:
