@@ -18,7 +18,7 @@ class ManagerError(Exception):
 
 
 class LeaseLostError(ManagerError):
-    """Our own lease expired or was removed: somebody else may have the subnet, so the daemon ends."""
+    """Our subnet is another node's, or was taken from us: our pods cannot follow, so the daemon ends."""
 
 
 class SubnetManager(Protocol):
@@ -58,6 +58,7 @@ class SubnetManager(Protocol):
             previous: the subnets of the last run, by subnet.env; (None, None) when there was none.
 
         Raises:
+            LeaseLostError: the subnet that was acquired before is ours no more.
             ManagerError: none is free, or the source cannot be reached.
         """
         ...
@@ -73,10 +74,10 @@ class SubnetManager(Protocol):
         ...
 
     async def keep(self, lease: Lease) -> None:
-        """Keep the own lease alive until cancelled.
+        """Keep the own lease alive until cancelled; one that ran out is taken up again if nobody else has it.
 
         Raises:
-            LeaseLostError: it expired or was taken away.
+            LeaseLostError: it was deleted, or the subnet is another node's.
         """
         ...
 
