@@ -14,6 +14,7 @@ import pytest
 
 from integration import features, portmaps, suite
 from integration.checks import bridge, pods
+from integration.etcd import CONFIG, NETWORK, Etcd
 from integration.node import PEER, Node
 
 if TYPE_CHECKING:
@@ -86,3 +87,18 @@ def net(node: Node) -> Node:
 def pod(node: Node) -> Any:
     """The result of a container's attachment to a bridge, on that machine."""
     return pods(node, bridge(), "c1")[0]
+
+
+@pytest.fixture(scope="module")
+def etcd_server() -> Iterator[Etcd]:
+    """An etcd for the tests of a file."""
+    with Node() as node, Etcd(node) as etcd:
+        yield etcd
+
+
+@pytest.fixture
+def etcd(etcd_server: Etcd) -> Etcd:
+    """The file's etcd, with a network's configuration and nothing else."""
+    etcd_server.ctl("del", "--prefix", "/")
+    etcd_server.put(CONFIG, NETWORK)
+    return etcd_server

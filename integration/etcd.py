@@ -20,8 +20,11 @@ if TYPE_CHECKING:
 FOLDER = "/run/etcd"
 SOCKET = f"{FOLDER}/etcd:2379"
 """Where it listens by default: a socket in its working directory, whose name has to look like a host's."""
-CONFIG = "/coreos.com/network/config"
-SUBNETS = "/coreos.com/network/subnets/"
+PREFIX = "/coreos.com/network"
+CONFIG = f"{PREFIX}/config"
+SUBNETS = f"{PREFIX}/subnets/"
+NETWORK = '{"Network": "10.5.0.0/16", "SubnetLen": 24, "Backend": {"Type": "vxlan"}}'
+DUAL = NETWORK.replace('"SubnetLen": 24', '"EnableIPv6": true, "IPv6Network": "fd00:5::/48"')
 
 
 class Etcd:
