@@ -230,6 +230,7 @@ def wait(ready: Callable[[], bool], seconds: float = 10) -> float:
     """
     began = time.monotonic()
     while not ready():
-        assert time.monotonic() < began + seconds, f"it did not come to pass in {seconds} seconds"
-        time.sleep(0.02)
+        passed = time.monotonic() - began
+        assert passed < seconds, f"it did not come to pass in {seconds} seconds"
+        time.sleep(max(0.02, passed / 50))  # to look costs time, too, where all is slow
     return time.monotonic() - began

@@ -8,7 +8,6 @@ FOLDER = "/run/kube"
 """Where its files are."""
 APIS = (
     "api/v1",
-    "rbac.authorization.k8s.io/v1",
     # It does not start without these.
     "apiextensions.k8s.io/v1",
     "apiregistration.k8s.io/v1",
@@ -24,7 +23,7 @@ SMALL = (
     f"--disable-admission-plugins={','.join(NO_USE)}",
     "--enable-priority-and-fairness=false",
 )
-"""Of the apiserver: nodes and roles, and what is no use to them switched off. It starts in half the time."""
+"""Of the apiserver: nodes, and what is no use to them switched off. It starts in half the time."""
 CONTROLLERS = ("serviceaccount", "serviceaccount-token", "daemonset")
 """What pods need besides those that give nodes their podCIDRs."""
 AUDIT = (f"--audit-log-path={FOLDER}/audit.log", f"--audit-policy-file={FOLDER}/audit.conf")
