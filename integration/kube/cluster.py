@@ -16,7 +16,7 @@ from integration.kube.flags import AUDIT, BINDING, CONTROLLERS, FOLDER, POLICY, 
 
 if TYPE_CHECKING:
     import subprocess
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
 
     from integration.node import Node
@@ -170,11 +170,18 @@ class Cluster:
             document = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}, "spec": spec}
             self.ask("/api/v1/nodes", "POST", document)
 
+        self.nodes_when(lambda nodes: all(nodes[name]["spec"].get("podCIDR") for name in pod_cidrs))
+
+    def nodes_when(self, ready: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """Wait until all nodes are as they should be, and return them, by their names."""
+        found: dict[str, Any] = {}
+
         def is_done() -> bool:
-            nodes = self.nodes()
-            return all(nodes[name]["spec"].get("podCIDR") for name in pod_cidrs)
+            found.update(self.nodes())
+            return ready(found)
 
         self.wait(is_done, PATIENCE)
+        return found
 
     def nodes(self) -> dict[str, Any]:
         """Return all nodes, by their names."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from ipaddress import ip_network
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -41,17 +41,21 @@ def wanted(case: Case, member: Member) -> dict[str, str]:
     return found
 
 
+def available(node: Any) -> bool:
+    """Tell whether a node is said to have its network."""
+    conditions = {item["type"]: item["status"] for item in node["status"].get("conditions", ())}
+    return conditions.get("NetworkUnavailable") == "False"
+
+
 @pytest.mark.parametrize("case", backends.parameters(seldom=True))
 def test_pods_of_all_nodes_talk(fleet: KubeFleet, case: Case) -> None:
     with fleet.gathered(case.config, case.places) as members:
-        nodes = fleet.cluster.nodes()
+        nodes = fleet.cluster.nodes_when(lambda nodes: all(available(nodes[one.name]) for one in members))
         for member in members:
             node = nodes[member.name]
             assert flannels(node) == wanted(case, member)
             given: dict[int, str] = {ip_network(text).version: text for text in node["spec"]["podCIDRs"]}
             assert member.subnet_env() == case.subnet_env(given)
-            conditions = {item["type"]: item["status"] for item in node["status"]["conditions"]}
-            assert conditions["NetworkUnavailable"] == "False"
         backends.talk(case, members)
         if case.type == "wireguard":
             backends.whisper(case, fleet.underlay.router, *members)
