@@ -65,8 +65,7 @@ class Cluster:
         self._write_files()
         self.start_apiserver()
         for document in () if small else (ROLE, BINDING):
-            group, kind = document["apiVersion"], document["kind"].lower()
-            self.ask(f"/apis/{group}/{kind}s", "POST", document)
+            self.apply(document)
         self.start_controllers()
 
     def __enter__(self) -> Self:
