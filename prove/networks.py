@@ -8,6 +8,7 @@ from cni_plugins.multicall import MODULES
 from integration import dhcp
 from integration.checks import DEFAULT, V4, V6, ipam
 from integration.flannel import DUAL, write_subnet_env
+from integration.waiting import until
 
 if TYPE_CHECKING:
     from integration.node import Node
@@ -60,6 +61,9 @@ class Network(NamedTuple):
             )
             node.run(["ip", "link", "set", "uplink", "up"])
             node.run(["ip", "link", "set", "eth0", "up"], netns="outside")
+            # The kernel gives it one up to a second after it has a carrier: no attachment does.
+            link_local = ["ip", "-6", "-oneline", "address", "show", "dev", "uplink", "scope", "link"]
+            until(lambda: node.run(link_local).stdout)
 
 
 def _serve_addresses(node: Node) -> None:
