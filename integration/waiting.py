@@ -9,8 +9,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def until(true: Callable[[], object], seconds: float = 20) -> None:
+def until(true: Callable[[], object], seconds: float = 60) -> None:
     """Wait for something to become true.
+
+    The kernel takes namespaces down one after the other, those of all tests that run at the time.
 
     Raises:
         TimeoutError: it has not.
