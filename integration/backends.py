@@ -46,7 +46,6 @@ class Case:
         overhead: by how much the pods' MTU is less than the uplink's.
         options: of `Backend`.
         feature: what the kernel has to have (integration/features.py).
-        seldom: leave it to the longer of two runs on a machine that is emulated.
     """
 
     type: str
@@ -56,7 +55,6 @@ class Case:
     overhead: int = 0
     options: Mapping[str, Any] = field(default_factory=dict)
     feature: str = ""
-    seldom: bool = False
 
     @property
     def name(self) -> str:
@@ -139,29 +137,24 @@ CASES = (
         overhead=20,
         options={"DirectRouting": True},
         feature="ipip",
-        seldom=True,
     ),
-    *(
-        replace(case, seldom=case.families == (4,))  # what both families do, too
-        for case in _in_families(
-            Case(
-                "wireguard",
-                places=ROUTED,
-                devices={4: "flannel-wg", 6: "flannel-wg-v6"},
-                overhead=80,
-                feature="wireguard",
-            )
+    *_in_families(
+        Case(
+            "wireguard",
+            places=ROUTED,
+            devices={4: "flannel-wg", 6: "flannel-wg-v6"},
+            overhead=80,
+            feature="wireguard",
         )
     ),
 )
 
 
-def parameters(*, seldom: bool) -> list[Any]:
-    """Return what pytest is to run a test with, without or with cases that are seldom run."""
+def parameters() -> list[Any]:
+    """Return what pytest is to run a test with."""
     return [
         pytest.param(case, id=case.name, marks=pytest.mark.kernel(case.feature) if case.feature else ())
         for case in CASES
-        if seldom or not case.seldom
     ]
 
 

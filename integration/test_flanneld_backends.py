@@ -44,7 +44,7 @@ def subnets(case: Case, key: str) -> Mapping[int, str]:
     return found
 
 
-@pytest.mark.parametrize("case", backends.parameters(seldom=False))
+@pytest.mark.parametrize("case", backends.parameters())
 def test_pods_of_all_nodes_talk(fleet: Fleet, case: Case) -> None:
     with fleet.gathered(case.config, case.places) as members:
         published = {key: json.loads(text) for key, text in fleet.etcd.leases().items()}

@@ -47,7 +47,7 @@ def available(node: Any) -> bool:
     return conditions.get("NetworkUnavailable") == "False"
 
 
-@pytest.mark.parametrize("case", backends.parameters(seldom=True))
+@pytest.mark.parametrize("case", backends.parameters())
 def test_pods_of_all_nodes_talk(fleet: KubeFleet, case: Case) -> None:
     with fleet.gathered(case.config, case.places) as members:
         nodes = fleet.cluster.nodes_when(lambda nodes: all(available(nodes[one.name]) for one in members))
