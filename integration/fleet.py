@@ -203,6 +203,18 @@ class Fleet(Closing):
         for member in started:
             member.wait_until_ready()
 
+    def populate(self, *places: tuple[int, int]) -> None:
+        """Let machines join, start their daemons, and make a pod on each, of the machine's name.
+
+        Args:
+            places: the machines, as subnet and number.
+        """
+        for place in places:
+            self.join(*place)
+        self.start()
+        for name, member in self.members.items():
+            member.add_pod(name)
+
     def leave(self, name: str, *, forget: bool = True) -> None:
         """Switch a machine off and, as an administrator would, delete its lease."""
         member = self.members.pop(name)

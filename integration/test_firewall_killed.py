@@ -3,52 +3,31 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from cni_plugins import multicall
+from cni_plugins.spec import skel
 from integration.checks import dual_stack, files, pods
 from integration.firewalls import conf, elements, iptables
+from integration.killing import killed
 
 if TYPE_CHECKING:
-    from types import FrameType
-
     from integration.node import Node
 
+FIREWALL = multicall.lookup("firewall")
 CALLS = frozenset(("flock", "mkdir", "open", "posix_spawn", "rename", "send", "unlink", "waitpid"))
 """What changes something, or starts to."""
 
 
-def killed(node: Node, number: int, verb: str, given: dict[str, Any]) -> bool:
-    """Serve a call in a child that kills itself before its n-th such call; tell whether it got that far."""
-    pid = os.fork()
-    if pid == 0:
-        from cni_plugins import multicall
-        from cni_plugins.spec import skel
-
-        env = {
-            "CNI_COMMAND": verb, "CNI_CONTAINERID": "c1", "CNI_IFNAME": "eth0", "CNI_PATH": "/",
-            "CNI_NETNS": "/run/netns/c1",
-        }  # fmt: skip
-        seen = 0
-
-        def count(_frame: FrameType, event: str, function: Any) -> None:
-            nonlocal seen
-            if event == "c_call" and function.__name__ in CALLS:
-                seen += 1
-                if seen == number:
-                    os.kill(os.getpid(), signal.SIGKILL)
-
-        with node.entered():
-            plugin = multicall.lookup("firewall")
-            sys.setprofile(count)
-            skel.serve(plugin, env, json.loads(json.dumps(given)))
-            sys.setprofile(None)
-            os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+def serve(verb: str, given: dict[str, Any]) -> None:
+    env = {
+        "CNI_COMMAND": verb, "CNI_CONTAINERID": "c1", "CNI_IFNAME": "eth0", "CNI_PATH": "/",
+        "CNI_NETNS": "/run/netns/c1",
+    }  # fmt: skip
+    skel.serve(FIREWALL, env, json.loads(json.dumps(given)))
 
 
 def left(node: Node) -> list[str]:
@@ -69,7 +48,7 @@ def test_killed_anywhere(node: Node, backend: str, verb: str, cleaner: str) -> N
     for number in range(1, 200, step):
         if verb == "DEL":
             node.add("firewall", given, netns="c1")
-        reached = killed(node, number, verb, given)
+        reached = killed(node, number, CALLS, partial(serve, verb, given))
         if cleaner == "DEL":
             node.delete("firewall", conf())  # the namespace, the result and the backend are forgotten
         else:

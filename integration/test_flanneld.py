@@ -25,11 +25,7 @@ if TYPE_CHECKING:
 def fleet(suite_bin: str) -> Iterator[Fleet]:
     """Two machines in one subnet and one in another, each with a pod; tests leave them running."""
     with Fleet(suite_bin) as made:
-        for place in ((1, 11), (1, 12), (2, 21)):
-            made.join(*place)
-        made.start()
-        for name, member in made.members.items():
-            member.add_pod(name)
+        made.populate((1, 11), (1, 12), (2, 21))
         yield made
 
 

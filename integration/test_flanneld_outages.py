@@ -27,11 +27,8 @@ ROUTE = "ip route replace default via 198.18.1.1"
 def fleet(suite_bin: str) -> Iterator[Fleet]:
     """A machine with a neighbour in its subnet and one behind the router, a pod on each."""
     with Fleet(suite_bin) as made:
-        for place in ((1, 11), (1, 12), (2, 21)):
-            made.join(*place)
-        made.start()
-        for name, member in made.members.items():
-            member.add_pod(name)
+        made.populate((1, 11), (1, 12), (2, 21))
+        for member in made.members.values():
             wait(lambda member=member: "flanneld_leases 2\n" in member.get("/metrics"))  # type: ignore[misc]
         yield made
 

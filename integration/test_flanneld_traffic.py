@@ -32,11 +32,7 @@ def fleet(request: pytest.FixtureRequest, suite_bin: str) -> Iterator[Fleet]:
     networks = {"EnableIPv6": True, "IPv6Network": NETWORKS[6]}
     config = {**VXLAN, **networks, "EnableNFTables": request.param == "nftables"}
     with Fleet(suite_bin, config, ["--ip-masq", "--iptables-resync=20"]) as made:
-        for place in ((1, 11), (2, 21)):
-            made.join(*place)
-        made.start()
-        for name, member in made.members.items():
-            member.add_pod(name)
+        made.populate((1, 11), (2, 21))
         yield made
 
 

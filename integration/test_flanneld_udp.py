@@ -57,11 +57,7 @@ except OSError as error:
 def fleet(suite_bin: str) -> Iterator[Fleet]:
     """Two machines in two subnets, with a pod each."""
     with Fleet(suite_bin, CONFIG) as made:
-        for place in ((1, 11), (2, 21)):
-            made.join(*place)
-        made.start()
-        for name, member in made.members.items():
-            member.add_pod(name)
+        made.populate((1, 11), (2, 21))
         yield made
 
 

@@ -43,11 +43,7 @@ table inet seen {{
 def fleet(suite_bin: str) -> Iterator[Fleet]:
     """A machine in each of two subnets, with a pod."""
     with Fleet(suite_bin, {**NETWORKS, "Backend": FIRST}) as made:
-        for place in ((1, 11), (2, 21)):
-            made.join(*place)
-        made.start()
-        for name, member in made.members.items():
-            member.add_pod(name)
+        made.populate((1, 11), (2, 21))
         yield made
 
 

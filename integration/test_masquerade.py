@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import resource
-import signal
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -19,12 +17,11 @@ from cni_plugins.kernel import notes
 from cni_plugins.rules.masquerade import attachment_hash, comment
 from cni_plugins.spec.errors import CheckFailedError, InvalidConfigError
 from integration.checks import files, pod_rules, ptp
+from integration.killing import killed
 from integration.masquerades import ADDRESSES, add, remove, request
 from integration.suite import ROOT
 
 if TYPE_CHECKING:
-    from types import FrameType
-
     from integration.node import Node
 
 HEAD = """\
@@ -315,33 +312,12 @@ CALLS = frozenset(("getrandom", "link", "lstat", "mkdir", "open", "rename", "sen
 """What changes something, or comes right after something that does."""
 
 
-def killed(node: Node, number: int) -> bool:
-    """Masquerade in a child that kills itself before its n-th such call; tell whether it got that far."""
-    pid = os.fork()
-    if pid == 0:
-        seen = 0
-
-        def count(_frame: FrameType, event: str, function: Any) -> None:
-            nonlocal seen
-            if event == "c_call" and function.__name__ in CALLS:
-                seen += 1
-                if seen == number:
-                    os.kill(os.getpid(), signal.SIGKILL)
-
-        with node.entered():
-            sys.setprofile(count)
-            masquerade.add(request("ADD"), ADDRESSES, None)
-            sys.setprofile(None)
-            os._exit(0)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
-
-
 def test_an_add_killed_anywhere_leaves_word_for_del(node: Node) -> None:
     """The option may be turned off meanwhile."""
     reached, number = True, 0
     while reached:
         number += 1
-        reached = killed(node, number)
+        reached = killed(node, number, CALLS, lambda: masquerade.add(request("ADD"), ADDRESSES, None))
         node.delete("ptp", ptp())
         assert pod_rules(node) == [], number
         assert [path for path in files(node) if "/masquerade" in path] == [], number
