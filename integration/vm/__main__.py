@@ -16,7 +16,7 @@ from integration.node import PATH
 from integration.vm import machine
 from integration.vm.kernel import Kernel
 
-TIMEOUT = 600
+TIMEOUT = 900
 KUBE_TIMEOUT = 1500
 """Seconds; a control plane takes minutes to start on a machine that has other work."""
 DEFAULT = ("-m", "kernel", "integration")
