@@ -107,7 +107,7 @@ class Both:
         for name in ("one", "two"):
             made = tmp_path / name
             made.mkdir()
-            suite.make(str(made))
+            suite.make(str(made), str(tmp_path))
             script = made / ".suite"
             first, rest = script.read_text().split("\n", 1)
             log = f"open({str(tmp_path / 'starts')!r}, 'a').write(sys.argv[0].rpartition('/')[2] + ' ')"

@@ -52,6 +52,9 @@ sys.path.insert(0, {ROOT!r})
 import posix
 from cni_plugins import multicall
 from cni_plugins.spec import skel
+if len(sys.argv) > 3:
+    from cni_plugins.kernel import notes
+    notes.FOLDER = sys.argv[3]
 plugin = multicall.lookup(sys.argv[1])
 skel.register_local(sys.argv[2], multicall.lookup)
 env = {{key.decode(): value.decode() for key, value in posix.environ.items()}}
@@ -63,10 +66,17 @@ posix._exit(status)
 """
 
 
-def loaded(name: str, env: dict[str, str], stdin: bytes) -> tuple[int, bytes, dict[str, str]]:
-    """Return a call's status and answer, and the modules it loaded with their files."""
+def loaded(name: str, env: dict[str, str], stdin: bytes, *folder: str) -> tuple[int, bytes, dict[str, str]]:
+    """Return a call's status and answer, and the modules it loaded with their files.
+
+    Args:
+        name: the plugin.
+        env: its environment.
+        stdin: its configuration.
+        folder: for its notes in place of the machine's; their module is loaded in any case, then.
+    """
     done = subprocess.run(
-        [sys.executable, "-IS", "-c", SCRIPT, name, f"{env['CNI_PATH']}/.suite"],
+        [sys.executable, "-IS", "-c", SCRIPT, name, f"{env['CNI_PATH']}/.suite", *folder],
         env=env,
         input=stdin,
         capture_output=True,
@@ -92,7 +102,9 @@ def test_import_budget(name: str, verb: str, suite_bin: str, tmp_path: Path) -> 
     raw = host_local(tmp_path)
     if verb == "ADD" and name != "portmap":
         del raw["prevResult"]
-    _status, _output, modules = loaded(name, variables(verb, suite_bin), json.dumps(raw).encode())
+    _status, _output, modules = loaded(
+        name, variables(verb, suite_bin), json.dumps(raw).encode(), str(tmp_path)
+    )
     assert MODULES[name] in modules
     assert heavy(modules) == []
     assert "cni_plugins.config" in modules, "only the compiled models are read"
