@@ -140,6 +140,7 @@ class Apt:
 
     def unpack(self, target: Path, *packages: str, dependencies: bool = False) -> None:
         """Download packages and unpack them into a folder, which is made new; no script of theirs is run."""
+        target = target.resolve()
         spare = target.with_name(f"{target.name}.new")
         shutil.rmtree(spare, ignore_errors=True)
         spare.mkdir(parents=True)
@@ -170,7 +171,15 @@ class Apt:
             (description,) = place.glob("*.dsc")
             shutil.rmtree(target, ignore_errors=True)
             # apt has compared the signature already.
-            _run("dpkg-source", "--no-check", "--no-copy", "-x", str(description), str(target), cwd=place)
+            _run(
+                "dpkg-source",
+                "--no-check",
+                "--no-copy",
+                "-x",
+                str(description),
+                str(target.resolve()),
+                cwd=place,
+            )
             return version
         sys.exit("\n".join([f"no source of {package} is served", *refusals]))
 
