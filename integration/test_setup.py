@@ -62,24 +62,17 @@ def test_newer_releases_change_nothing(index: str, tmp_path: Path) -> None:
     env |= {"PIP_INDEX_URL": index, "PIP_CONFIG_FILE": os.devnull, "PIP_NO_CACHE_DIR": "1"}
     made, wheels = tmp_path / "venv", tmp_path / "wheels"
 
-    subprocess.run(["/usr/bin/python3", f"{ROOT}/build/venv.py", made, LOCK, wheels], check=True, env=env)
-    listed = [made / "bin/python", "-m", "pip", "freeze", "--all"]
-    said = subprocess.run(listed, check=True, capture_output=True, text=True, env=env).stdout
+    command = ["/usr/bin/python3", f"{ROOT}/build/venv.py", str(made), str(LOCK), str(wheels)]
+    subprocess.run(command, check=True, env=env)
+    pip = [str(made / "bin/python"), "-m", "pip"]
+    said = subprocess.run(
+        [*pip, "freeze", "--all"], check=True, capture_output=True, text=True, env=env
+    ).stdout
     there = {normal(name): version for name, version in (line.split("==") for line in said.splitlines())}
     there.pop("pip")  # the interpreter's own
     assert there == locked()
 
     # The index is one that a set-up which looks for the newest would have taken others from.
-    asked = [
-        made / "bin/python",
-        "-m",
-        "pip",
-        "download",
-        "--quiet",
-        "--no-deps",
-        "--dest",
-        tmp_path,
-        "coverage[toml]",
-    ]
+    asked = [*pip, "download", "--quiet", "--no-deps", "--dest", str(tmp_path), "coverage[toml]"]
     subprocess.run(asked, check=True, env=env)
     assert (tmp_path / f"coverage-{NEWER}-py3-none-any.whl").exists()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from integration.node import NSENTER, PATH, Node
+from integration.node import PATH
 from integration.suite import ROOT
 
 if TYPE_CHECKING:
@@ -23,26 +23,39 @@ WATCHED = ("etc", "usr", "var")
 """What must be as it was; /root and /tmp are where people work."""
 
 
+INSIDE = """
+cd "$1"; shift
+mount --bind . "$PWD"; cd "$PWD"
+for place in proc sys dev; do mount --rbind "/$place" "$place"; done
+mount -t tmpfs run run
+pivot_root . mnt
+exec chroot . sh -ec 'umount -l /mnt; exec "$@"' sh "$@"
+"""
+"""Runs a program with a folder as the root of its mounts: a chroot would end where a program enters others."""
+
+
 class Bare:
-    """That Debian, as a folder that programs take for their root; it has the machine's network.
+    """That Debian, as a folder that programs take for their root; it has the machine's network."""
 
-    Args:
-        node: whose mounts it is in.
-        root: the folder.
-    """
-
-    def __init__(self, node: Node, root: Path) -> None:
+    def __init__(self, root: Path) -> None:
         self.root = root
-        self._enter = [NSENTER, f"--mount=/proc/{node.pid}/ns/mnt", "--"]
-        self._run("mount", "--bind", str(root), str(root))  # mounts can be made private below a mount alone
-        for place in ("proc", "sys", "dev"):
-            self._run("mount", "--rbind", f"/{place}", f"{root}/{place}")
-        self._run("mount", "-t", "tmpfs", "run", f"{root}/run")
 
     def __call__(self, *command: str) -> str:
         """Run a program in the clone, or in the root's own folder before there is one."""
         folder = CLONE if os.path.isdir(f"{self.root}{CLONE}") else "/"
-        return self._run("chroot", str(self.root), "env", f"--chdir={folder}", *command)
+        done = subprocess.run(
+            [
+                *("unshare", "--mount", "--propagation=private", "sh", "-ec", INSIDE, "sh", str(self.root)),
+                *("env", f"--chdir={folder}", *command),
+            ],
+            env={"PATH": PATH, "HOME": "/root", "DEBIAN_FRONTEND": "noninteractive"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, f"{' '.join(command)}:\n{done.stdout}"
+        return done.stdout
 
     def files(self) -> dict[str, tuple[object, ...]]:
         """Return of every watched path its kind and mode, owner, size, time of change and target."""
@@ -57,34 +70,21 @@ class Bare:
                     found[path] = (about.st_mode, about.st_uid, about.st_gid, size, about.st_mtime_ns, link)
         return found
 
-    def _run(self, *command: str) -> str:
-        done = subprocess.run(
-            [*self._enter, *command],
-            env={"PATH": PATH, "HOME": "/root", "DEBIAN_FRONTEND": "noninteractive"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, f"{' '.join(command)}:\n{done.stdout}"
-        return done.stdout
-
 
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bare]:
     root = tmp_path_factory.mktemp("bare")
-    with Node() as node:
-        subprocess.run(["tar", "-C", root, "-xf", os.environ["IMAGE_BASE"]], check=True)
-        shutil.copy(os.path.realpath("/etc/resolv.conf"), root / "etc/resolv.conf")
-        made = Bare(node, root)
-        made("apt-get", "-qq", "update")
-        made("apt-get", "-qq", "install", "--yes", "--no-install-recommends", "make", "python3")
-        listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True).stdout
-        for name in listed.decode().split("\0")[:-1]:
-            target = f"{root}{CLONE}/{name}"
-            os.makedirs(os.path.dirname(target), exist_ok=True)
-            shutil.copy2(f"{ROOT}/{name}", target, follow_symlinks=False)
-        yield made
+    subprocess.run(["tar", "-C", root, "-xf", os.environ["IMAGE_BASE"]], check=True)
+    shutil.copy(os.path.realpath("/etc/resolv.conf"), root / "etc/resolv.conf")
+    made = Bare(root)
+    made("apt-get", "-qq", "update")
+    made("apt-get", "-qq", "install", "--yes", "--no-install-recommends", "make", "python3")
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True).stdout
+    for name in listed.decode().split("\0")[:-1]:
+        target = f"{root}{CLONE}/{name}"
+        os.makedirs(os.path.dirname(target), exist_ok=True)
+        shutil.copy2(f"{ROOT}/{name}", target, follow_symlinks=False)
+    yield made
     shutil.rmtree(root)
 
 
