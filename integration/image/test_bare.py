@@ -31,7 +31,7 @@ mount -t tmpfs run run
 pivot_root . mnt
 exec chroot . sh -ec 'umount -l /mnt; exec "$@"' sh "$@"
 """
-"""Runs a program with a folder as the root of its mounts: a chroot would end where a program enters others."""
+"""Runs a program with a folder as the root of its mounts: a chroot would be left by entering other mounts."""
 
 
 class Bare:
