@@ -1,20 +1,25 @@
 """Debian's packages and sources in a folder, from the machine's own mirrors, without a change to the machine.
 
-apt gets a configuration of its own: lists, cache and an empty list of installed packages are below a folder of ours,
-and the sources are those of the machine that are Debian's, for another architecture or release where one is asked for.
+apt gets a configuration of its own: lists, cache and an empty list of installed packages are below a folder
+of ours, and the sources are those of the machine that are Debian's, for another architecture or release
+where one is asked for.
+
+    debian.py mirror                    the address of the machine's mirror
+    debian.py newest METAPACKAGE        what it stands for today: PACKAGE=VERSION
+    debian.py unpack FOLDER PACKAGE…    packages, with --dependencies all that they need, for an
+                                        --architecture or of a --release; no script of theirs is run
+    debian.py source FOLDER PACKAGE     a source package, the newest that is served
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 _FORMAT = "$(ORIGIN)|$(CODENAME)|$(COMPONENT)|$(REPO_URI)|$(RELEASE)"
@@ -59,8 +64,8 @@ class Apt:
     Args:
         folder: where it keeps everything; made when it is not there.
         architecture: as Debian names it; empty: the machine's.
-        release: a release of Debian in the place of the machine's own, by its code name. Only the release itself is
-            used then, without updates, since an older one's are in other places.
+        release: a release of Debian in the place of the machine's own, by its code name. Only the release
+            itself is used then, without updates, since an older one's are in other places.
         sources: read the lists of source packages, too.
 
     Raises:
@@ -78,7 +83,9 @@ class Apt:
         for address, name in machine_sources(self.folder / "machine"):
             if release and ("-" in name or "/" in name):
                 continue
-            rows += [f"{kind} [signed-by={KEYRING}] {address} {release or name} main" for kind in kinds.split()]
+            rows += [
+                f"{kind} [signed-by={KEYRING}] {address} {release or name} main" for kind in kinds.split()
+            ]
         (self.folder / "sources.list").write_text("\n".join(rows) + "\n")
         (self.folder / "status").write_text("")
         settings = {
@@ -103,10 +110,22 @@ class Apt:
         """Run a program of apt with this configuration and return what it printed."""
         return _run(*command, cwd=cwd or self.folder, config=self._config)
 
-    def versions(self, package: str) -> list[str]:
-        """Return the versions that are offered of a package, the newest first."""
-        said = self("apt-cache", "madison", package)
-        return [line.split("|")[1].strip() for line in said.splitlines() if not line.endswith(" Sources")]
+    def newest(self, metapackage: str) -> str:
+        """Return what a metapackage stands for, as `name=version`.
+
+        It is the package whose name begins as the metapackage's own, and on which that depends, as
+        linux-image-amd64 does on a kernel.
+        """
+        stem = metapackage.rpartition("-")[0]
+        names = [
+            line.removeprefix("  Depends: ")
+            for line in self("apt-cache", "depends", metapackage).splitlines()
+            if line.startswith(f"  Depends: {stem}-")
+        ]
+        if len(names) != 1:
+            sys.exit(f"{metapackage} stands for {names or 'nothing'}")
+        shown = self("apt-cache", "show", "--no-all-versions", names[0])
+        return f"{names[0]}={_versions(shown)[0]}"
 
     def download(self, *packages: str, dependencies: bool = False) -> list[Path]:
         """Download packages, with all that they depend on if that is asked for; return the files."""
@@ -120,7 +139,8 @@ class Apt:
         return sorted(archives.glob("*.deb"))
 
     def unpack(self, target: Path, *packages: str, dependencies: bool = False) -> None:
-        """Download packages and unpack them, without running their scripts, into a folder that is made new."""
+        """Download packages and unpack them into a folder, which is made new; no script of theirs is run."""
+        target = target.resolve()
         spare = target.with_name(f"{target.name}.new")
         shutil.rmtree(spare, ignore_errors=True)
         spare.mkdir(parents=True)
@@ -139,9 +159,8 @@ class Apt:
         """
         place = self.folder / "source"
         said = self("apt-cache", "showsrc", package)
-        versions = {line.removeprefix("Version: ") for line in said.splitlines() if line.startswith("Version: ")}
         refusals = []
-        for version in sorted(versions, key=_Version, reverse=True):
+        for version in sorted(set(_versions(said)), key=_Version, reverse=True):
             shutil.rmtree(place, ignore_errors=True)
             place.mkdir()
             try:
@@ -152,9 +171,22 @@ class Apt:
             (description,) = place.glob("*.dsc")
             shutil.rmtree(target, ignore_errors=True)
             # apt has compared the signature already.
-            _run("dpkg-source", "--no-check", "--no-copy", "-x", str(description), str(target), cwd=place)
+            _run(
+                "dpkg-source",
+                "--no-check",
+                "--no-copy",
+                "-x",
+                str(description),
+                str(target.resolve()),
+                cwd=place,
+            )
             return version
         sys.exit("\n".join([f"no source of {package} is served", *refusals]))
+
+
+def _versions(shown: str) -> list[str]:
+    """Return the versions in what apt-cache shows of packages."""
+    return [line.removeprefix("Version: ") for line in shown.splitlines() if line.startswith("Version: ")]
 
 
 class _Version:
@@ -169,20 +201,51 @@ class _Version:
         ).returncode
 
 
-def unpacked(target: Path, *packages: str, dependencies: bool = False, **how: str) -> Path:
-    """Return a folder with packages unpacked into it; it is downloaded once, for each list and way.
+def unpacked(
+    target: Path, *packages: str, architecture: str = "", release: str = "", dependencies: bool = False
+) -> Path:
+    """Return a folder with packages unpacked into it, downloaded when others are asked for than before.
 
     Args:
         target: the folder.
         packages: their names.
+        architecture: as `Apt` takes it.
+        release: as `Apt` takes it.
         dependencies: with all that they depend on.
-        how: architecture and release, as `Apt` takes them.
     """
     mark = target.with_name(f"{target.name}.packages")
-    asked = repr((packages, dependencies, sorted(how.items()))) + "\n"
+    asked = f"{packages} {architecture} {release} {dependencies}\n"
     if not (target.is_dir() and mark.exists() and mark.read_text() == asked):
         target.parent.mkdir(parents=True, exist_ok=True)
-        Apt(target.with_name(f"{target.name}.apt"), **how).unpack(target, *packages, dependencies=dependencies)
-        shutil.rmtree(target.with_name(f"{target.name}.apt"))
+        with tempfile.TemporaryDirectory() as folder:
+            apt = Apt(Path(folder), architecture=architecture, release=release)
+            apt.unpack(target, *packages, dependencies=dependencies)
         mark.write_text(asked)
     return target
+
+
+def main() -> None:
+    """Do what the command line says."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("command", choices=("mirror", "newest", "unpack", "source"))
+    parser.add_argument("words", nargs="*")
+    parser.add_argument("--architecture", default="")
+    parser.add_argument("--release", default="")
+    parser.add_argument("--dependencies", action="store_true")
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        if given.command == "mirror":
+            print(machine_sources(Path(folder))[0][0])
+        elif given.command == "source":
+            target, package = given.words
+            print(Apt(Path(folder), sources=True).source(package, Path(target)))
+        elif given.command == "newest":
+            print(Apt(Path(folder)).newest(*given.words))
+        else:
+            target, *packages = given.words
+            apt = Apt(Path(folder), architecture=given.architecture, release=given.release)
+            apt.unpack(Path(target), *packages, dependencies=given.dependencies)
+
+
+if __name__ == "__main__":
+    main()

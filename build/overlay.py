@@ -1,17 +1,18 @@
 """Run a command with Debian's packages that the machine itself does not get.
 
-Usage: overlay.py GROUP [COMMAND…]. GROUP is one of build/packages.txt; without a command its packages are only made
-ready.
+Usage: overlay.py GROUP [COMMAND…]. GROUP is one of build/packages.txt; without a command its packages are
+only made ready.
 
-The packages are installed once, into a layer: a folder below .work/debian with the changes that apt made to /usr,
-/etc and /var. A command then runs in a mount namespace of its own, where overlays (overlayfs, in the kernel's
-Documentation/filesystems/overlayfs.rst) show the machine's folders with the layer over them. What the command
-changes there is kept in memory and goes with it, so nothing of the machine's /usr, /etc and /var changes, and no
-service is started or enabled.
+The packages are installed once, into a layer: a folder below .work/debian with the changes that apt made to
+/usr, /etc and /var. A command then runs in a mount namespace of its own, where overlays (overlayfs, in the
+kernel's Documentation/filesystems/overlayfs.rst) show the machine's folders with the layer over them. What
+the command changes there is kept in memory and goes with it, so nothing of the machine's /usr, /etc and /var
+changes, and no service is started or enabled.
 
-A layer is named by the list of its packages and the machine's own, so a machine that was upgraded gets a new one.
-Where everything is installed already, and nobody is root, as when an image is built, the command runs as it is.
-Where overlays cannot be made, as in a container whose own root is one, the packages are installed on the machine.
+A layer is named by the list of its packages and by the machine's own, so a machine that was upgraded gets a
+new one. Where everything is installed already, and nobody is root, as when an image is built, the command
+runs as it is. Where overlays cannot be made, as in a container whose own root is one, the packages are
+installed on the machine.
 
 Only the standard library is used: this runs before anything is installed.
 """
@@ -82,14 +83,17 @@ def missing(packages: Sequence[str]) -> list[str]:
     """Return those of some packages that are not installed here."""
     form = "${db:Status-Abbrev}${Package}\n"
     said = subprocess.run(
-        ["dpkg-query", "--show", f"--showformat={form}", *packages], capture_output=True, text=True, check=False
+        ["dpkg-query", "--show", f"--showformat={form}", *packages],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     there = {line[3:].strip() for line in said.stdout.splitlines() if line.startswith("ii")}
     return [name for name in packages if name not in there]
 
 
 def mount(source: str, target: str, kind: str = "", flags: int = 0, data: str = "") -> None:
-    """Call mount(2).
+    """Put a file system, or a folder, in a place (mount(2)).
 
     Raises:
         OSError: it failed; the message names the target.
@@ -150,7 +154,7 @@ def lay(layers: Sequence[Path], upper: Path) -> None:
 
 
 def hide_services() -> None:
-    """Show an empty /run, so that no package's script reaches a service of the machine; names still resolve."""
+    """Show an empty /run, where no package's script finds a service of the machine; names still resolve."""
     resolver = os.path.realpath("/etc/resolv.conf")
     content = Path(resolver).read_bytes() if os.path.exists(resolver) else b""
     mount("run", "/run", "tmpfs", data="mode=755")
@@ -252,7 +256,7 @@ def make_layer(layer: Path, below: Sequence[Path], packages: Sequence[str]) -> N
 
 
 def remove_others(layer: Path, group: str) -> None:
-    """Remove a group's layers of other lists and of a machine before its upgrade, unless somebody uses them."""
+    """Remove a group's layers of other lists, and of the machine before an upgrade, that nobody uses."""
     for other in layer.parent.glob(f"{group}-*"):
         if other == layer or other.suffix == ".lock":
             continue
@@ -318,7 +322,7 @@ def main() -> None:
                 print(f"no overlay here ({error}): Debian's packages go onto this machine", file=sys.stderr)
                 apt_install(wanted)
     if command:
-        os.execvp(command[0], command)
+        os.execvp(command[0], command)  # noqa: S606 (a shell would be one more process)
 
 
 if __name__ == "__main__":
