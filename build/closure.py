@@ -118,7 +118,7 @@ def _copy(source: Path, folder: Path) -> None:
 def _ignore_preload(loader: Path) -> None:
     """Have a loader ignore the list of libraries that the node's programs load first.
 
-    These need the node's C library. There is no option for this, so the list's path in the loader is made empty.
+    These need the node's C library. There is no option for this: the list's path in the loader is made empty.
     """
     content = loader.read_bytes()
     if content.count(_PRELOAD) != 1:

@@ -1,8 +1,8 @@
 /* Starts a program of the bundle with the loader and the C library of the bundle, so that it runs on every node: with
  * another glibc, with musl, or without any C library.
  *
- * This file is the program's name: `cnictl` starts `lib/cnictl.bin`, which PyInstaller has made, through `lib/ld-linux-….so`.
- * It is static and uses no C library itself, only the system calls below.
+ * `cnictl` is this program; it starts `lib/cnictl.bin`, which PyInstaller has made, through `lib/ld-linux-….so`. It is
+ * static and uses no C library itself, only the system calls below.
  *
  * Three things of the caller's must not reach the loader, the C library and PyInstaller's bootloader, but have to reach
  * the programs that we start: variables that name libraries of the node (LD_PRELOAD), files of the node's own C library
