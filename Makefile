@@ -158,15 +158,15 @@ $(DAEMON)/.built: .work/sources .work/daemon-sources $(SOURCES) $(DAEMON_SOURCES
 	@if cmp --silent $@.new $@; then rm $@.new; else mv $@.new $@; fi
 
 $(VENV)/.made: build/requirements.lock build/venv.py build/packages.txt
-	@$(IN) build $(PYTHON) build/venv.py $(@D) $<
+	@$(IN) build $(PYTHON) build/venv.py $(@D) $< .work/wheels
 	@touch $@
 
 .work/fuzz/.made: build/fuzz.lock build/venv.py
-	@$(IN) build $(PYTHON) build/venv.py $(@D) $<
+	@$(IN) build $(PYTHON) build/venv.py $(@D) $< .work/wheels
 	@touch $@
 
 .work/pip-tools/.made: build/pip-tools.lock build/venv.py
-	@$(IN) build $(PYTHON) build/venv.py $(@D) $<
+	@$(IN) build $(PYTHON) build/venv.py $(@D) $< .work/wheels
 	@touch $@
 
 # It is only unpacked: the machine's own kernel stays what it is. Debian's newest is asked for each time.

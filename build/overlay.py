@@ -111,7 +111,10 @@ def own_mounts() -> None:
     """
     if _libc.unshare(NEWNS):
         raise NoOverlayError(f"a mount namespace: {os.strerror(ctypes.get_errno())}")
-    mount("none", "/", flags=MS_REC | MS_PRIVATE)
+    try:
+        mount("none", "/", flags=MS_REC | MS_PRIVATE)
+    except OSError as error:  # the root is a chroot's, and no mount
+        raise NoOverlayError(f"mounts that others do not see: {error.strerror}") from None
 
 
 def points_below(folder: str) -> list[str]:
