@@ -1,7 +1,7 @@
 """Build dist/cni: one runtime folder, and one name per plugin that leads into it.
 
-Usage: build.py [--target FOLDER]. Steps: freeze the plugins' modules, compile their launcher, let PyInstaller
-collect the interpreter, cnictl and the dhcp daemon, put the names beside them, check what came out.
+Usage: build.py [--target FOLDER]. Steps: let PyInstaller collect the interpreter, cnictl and the dhcp daemon,
+build the plugins' executable (launcher.py), put the names beside them, check what came out.
 """
 
 from __future__ import annotations
@@ -10,51 +10,21 @@ import argparse
 import os
 import re
 import shutil
-import subprocess
 import sys
-import sysconfig
 from pathlib import Path
-from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
+from launcher import build_launcher, own_architecture
+from tools import ROOT, run
+
 sys.path.insert(0, str(ROOT))
 
-from cni_plugins import VERSION  # noqa: E402
-from cni_plugins.multicall import DAEMONS, MODULES  # noqa: E402
-from cni_plugins.spec.result import VERSIONS  # noqa: E402
+from cni_plugins import VERSION
+from cni_plugins.multicall import DAEMONS, MODULES
+from cni_plugins.spec.result import VERSIONS
 
 RUNTIME = "cni-runtime"
-GLIBC_FLOOR = (2, 36)  # Debian 12: what its libpython and the C library's headers ask for
+GLIBC_FLOOR = (2, 36)  # Debian 12's, for cnictl and the dhcp daemon: the plugins ask for none
 MAX_BYTES = 30 << 20
-
-
-def run(*argv: str | Path, **kwargs: Any) -> str:
-    """Run a program; show its output only when it fails."""
-    command = [str(arg) for arg in argv]
-    done: subprocess.CompletedProcess[str] = subprocess.run(
-        command, capture_output=True, text=True, check=False, **kwargs
-    )
-    if done.returncode:
-        sys.exit(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
-    return done.stdout
-
-
-def launcher(work: Path, runtime: Path) -> None:
-    """Compile the plugins' executable with the static libpython that is PyInstaller's, too."""
-    work.mkdir(parents=True, exist_ok=True)
-    print(run(sys.executable, ROOT / "build/freeze.py", work / "frozen.h").strip())
-    dynload = next((runtime / "lib").glob("**/lib-dynload")).relative_to(runtime / "lib")
-    library = Path(sysconfig.get_config_var("LIBPL"), sysconfig.get_config_var("LIBRARY"))
-    suffix = sysconfig.get_config_var("EXT_SUFFIX")
-    run(
-        os.environ.get("CC", "gcc"),
-        *("-O2", "-Wall", "-Wextra", "-Werror", "-fstack-protector-strong", "-D_FORTIFY_SOURCE=2", "-s"),
-        *("-I", work, "-I", sysconfig.get_path("include"), f'-DDYNLOAD="{dynload}"', f'-DSUFFIX="{suffix}"'),
-        *(ROOT / "build/launcher.c", "-o", runtime / "cni", library),
-        # Not position-independent, as Debian's own interpreter; the extensions find its functions in it.
-        *("-no-pie", "-Wl,--export-dynamic", "-Wl,-z,relro,-z,now"),
-        *("-Wl,-Bstatic", "-lexpat", "-lz", "-Wl,-Bdynamic", "-lm"),
-    )
 
 
 def needed_glibc(folder: Path) -> tuple[int, int]:
@@ -92,7 +62,9 @@ def check(target: Path) -> None:
     run(target / "cnictl", "--version", env={})
     for name in DAEMONS:
         run(target / name, "daemon", "--help", env={})
-    print(f"{os.path.relpath(target)}: {len(MODULES)} plugins and cnictl, {needs}")
+    size = (target / RUNTIME / "cni").stat().st_size / (1 << 20)
+    plugins = f"{len(MODULES)} plugins in one static file of {size:.1f} MiB"
+    print(f"{os.path.relpath(target)}: {plugins}; with cnictl and the dhcp daemon {needs}")
 
 
 def main() -> None:
@@ -109,7 +81,8 @@ def main() -> None:
         cwd=ROOT,
     )
     runtime = work / "dist/runtime"
-    launcher(work / "launcher", runtime)
+    print("the plugins' executable …", flush=True)
+    build_launcher(own_architecture(), runtime / "cni")
     shutil.copytree(ROOT / "ipam/dhcp/systemd", runtime / "systemd")
     (runtime / "VERSION").write_text(VERSION + "\n")
     # Whoever runs from the old folder keeps it until the new one has its name.
