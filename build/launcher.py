@@ -16,6 +16,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "build"))
 
+from debian import unpacked  # noqa: E402
 from tools import run  # noqa: E402
 
 PLUGINS = "cni_plugins.multicall"
@@ -66,13 +67,13 @@ def own_architecture() -> str:
 
 
 def sysroot(arch: str) -> Path:
-    """Return the root below which an architecture's /usr/include and /usr/lib/python3.11 are.
+    """Return the root below which an architecture's libpython, zlib and their headers are.
 
-    Another architecture's are downloaded and unpacked, not installed.
+    Another architecture's are downloaded and unpacked, not installed. Its C library comes with the cross compiler.
     """
     if arch == own_architecture():
         return Path("/")
-    raise NotImplementedError
+    return unpacked(ROOT / f".work/{arch}/libpython", "libpython3.11-dev", "zlib1g-dev", architecture=arch)
 
 
 def build_launcher(arch: str, target: Path, main: str = PLUGINS) -> None:
