@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from integration import features, portmaps, suite
+from integration import bundles, features, portmaps, suite
 from integration.checks import bridge, pods
 from integration.etcd import CONFIG, NETWORK, Etcd
 from integration.node import PEER, Node
@@ -26,6 +26,7 @@ NEEDS: dict[str, tuple[Callable[[], bool], str]] = {
     "root": (lambda: os.geteuid() == 0, "needs root"),
     "peer": (lambda: os.access(f"{PEER}/bridge", os.X_OK), f"needs the Go reference plugins in {PEER}"),
     "podman": (lambda: bool(shutil.which("podman") and shutil.which("runc")), "needs podman and runc"),
+    "bundles": (bundles.built, "needs built bundles: SUITE_BIN, and FLANNELD or dist/flanneld"),
     "runtime": (
         lambda: bool(shutil.which("containerd") and shutil.which("runc")),
         "needs containerd and runc",
