@@ -1,7 +1,8 @@
 """Build dist/cni: one runtime folder, and one name per plugin that leads into it.
 
-Usage: build.py [--target FOLDER]. Steps: freeze the plugins' modules, compile their launcher, let PyInstaller
-make cnictl and the dhcp daemon (programs.py), put the names beside them, check what came out (closure.py).
+Usage: build.py [--arch amd64|arm64] [--target FOLDER]. Steps: let PyInstaller make cnictl and the dhcp daemon
+(programs.py), build the plugins' executable (launcher.py), put the names beside them, check what came out
+(closure.py).
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ import argparse
 import os
 import shutil
 import sys
-import sysconfig
 from pathlib import Path
 
 import closure
 import programs
+from launcher import ARCHITECTURES, build_launcher, own_architecture
 from tools import ROOT, run
 
 sys.path.insert(0, str(ROOT))
@@ -28,30 +29,17 @@ PROGRAMS = ("cnictl", *DAEMONS.values())
 MAX_BYTES = 32 << 20
 
 
-def launcher(work: Path, runtime: Path) -> None:
-    """Compile the plugins' executable with the static libpython that is PyInstaller's, too."""
-    work.mkdir(parents=True, exist_ok=True)
-    print(run(sys.executable, ROOT / "build/freeze.py", work / "frozen.h").strip())
-    dynload = next((runtime / "lib").glob("**/lib-dynload")).relative_to(runtime / "lib")
-    library = Path(sysconfig.get_config_var("LIBPL"), sysconfig.get_config_var("LIBRARY"))
-    suffix = sysconfig.get_config_var("EXT_SUFFIX")
-    run(
-        os.environ.get("CC", "gcc"),
-        *("-O2", "-Wall", "-Wextra", "-Werror", "-fstack-protector-strong", "-D_FORTIFY_SOURCE=2", "-s"),
-        *("-I", work, "-I", sysconfig.get_path("include"), f'-DDYNLOAD="{dynload}"', f'-DSUFFIX="{suffix}"'),
-        *(ROOT / "build/launcher.c", "-o", runtime / "cni", library),
-        # Not position-independent, as Debian's own interpreter; the extensions find its functions in it.
-        *("-no-pie", "-Wl,--export-dynamic", "-Wl,-z,relro,-z,now"),
-        *("-Wl,-Bstatic", "-lexpat", "-lz", "-Wl,-Bdynamic", "-lm"),
-    )
-
-
 def size_of(target: Path, most: int) -> str:
     """Return how large a folder of programs is, for people; fail if it is larger than is promised."""
     size = sum(path.lstat().st_size for path in target.rglob("*"))
     if size > most:
         sys.exit(f"{target} has {size >> 20} MiB, above {most >> 20}")
     return f"{size / (1 << 20):.1f} MiB"
+
+
+def default_target(arch: str) -> Path:
+    """Return where the bundle for an architecture goes, if no folder is named."""
+    return ROOT / ("dist/cni" if arch == own_architecture() else f"dist/{arch}/cni")
 
 
 def check(target: Path) -> None:
@@ -66,21 +54,27 @@ def check(target: Path) -> None:
     run(target / "cnictl", "--version", env={})
     for name in DAEMONS:
         run(target / name, "daemon", "--help", env={})
-    print(f"{os.path.relpath(target)}: {len(MODULES)} plugins and cnictl, {size}")
+    plugins = f"{len(MODULES)} plugins in one static file"
+    print(f"{os.path.relpath(target)}: {plugins}, cnictl and the dhcp daemon, {size}")
 
 
 def main() -> None:
     """Build the bundle."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--target", type=Path, default=ROOT / "dist/cni")
-    target = parser.parse_args().target
+    parser.add_argument("--arch", choices=ARCHITECTURES, default=own_architecture())
+    parser.add_argument("--target", type=Path, help="dist/cni, or dist/ARCH/cni for another architecture")
+    options = parser.parse_args()
+    arch: str = options.arch
+    target: Path = options.target or default_target(arch)
     work = ROOT / ".work"
     run(sys.executable, ROOT / "build/compile_config.py", "--check")
-    collected = programs.collect("cni.spec", work / "programs")
-    runtime = work / "runtime"
+    runtime = work / f"runtime-{arch}"
     shutil.rmtree(runtime, ignore_errors=True)
-    programs.assemble(collected, runtime, PROGRAMS)
-    launcher(work / "launcher", runtime)
+    own = arch == own_architecture()
+    if own:
+        programs.assemble(programs.collect("cni.spec", work / "programs"), runtime, PROGRAMS)
+    print(f"the plugins' executable for {arch} …", flush=True)
+    build_launcher(arch, runtime / "cni")
     shutil.copytree(ROOT / "ipam/dhcp/systemd", runtime / "systemd")
     (runtime / "VERSION").write_text(VERSION + "\n")
     # Whoever runs from the old folder keeps it until the new one has its name.
@@ -90,10 +84,14 @@ def main() -> None:
     runtime.rename(fresh / RUNTIME)
     for name in MODULES:
         (fresh / name).symlink_to(f"{RUNTIME}/cni")
-    (fresh / "cnictl").symlink_to(f"{RUNTIME}/cnictl")
+    if own:
+        (fresh / "cnictl").symlink_to(f"{RUNTIME}/cnictl")
     shutil.rmtree(target, ignore_errors=True)
     fresh.rename(target)
-    check(target)
+    if own:
+        check(target)
+    else:
+        print(f"{os.path.relpath(target)}: {len(MODULES)} plugins in one static file for {arch}")
 
 
 if __name__ == "__main__":
