@@ -47,7 +47,7 @@ demo-cluster: $(BUNDLE)/.built $(DAEMON)/.built ## Build, then show pods on seve
 	@$(IN) test $(BIN)/python -m demo.cluster $(BUNDLE) $(DAEMON)/flanneld
 
 .PHONY: test
-test: lint $(BUNDLE)/.built ## Check style, types and layers; run all tests
+test: lint $(BUNDLE)/.built $(DAEMON)/.built ## Check style, types and layers; run all tests
 	SUITE_BIN=$(BUNDLE) $(IN) test $(BIN)/pytest -n $(WORKERS)
 
 .PHONY: test-vm

@@ -1,60 +1,40 @@
-"""Fixtures for tests on a real kernel, and the checks of what the machine has.
+"""Fixtures for tests on a real kernel.
 
 `SUITE_BIN=dist/cni pytest integration` tests a bundle instead of the source tree. `NO_SKIP=1` makes a test
-fail where it would be skipped because something is missing.
+fail where it would be skipped because something is missing (integration/needs.py).
 """
 
 from __future__ import annotations
 
 import os
-import shutil
 from typing import TYPE_CHECKING
 
 import pytest
 
-from integration import bundles, features, portmaps, suite
+from integration import needs, portmaps, suite
 from integration.checks import bridge, pods
 from integration.etcd import CONFIG, NETWORK, Etcd
 from integration.node import PEER, Node
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from typing import Any
 
 
-NEEDS: dict[str, tuple[Callable[[], bool], str]] = {
-    "root": (lambda: os.geteuid() == 0, "needs root"),
-    "peer": (lambda: os.access(f"{PEER}/bridge", os.X_OK), f"needs the Go reference plugins in {PEER}"),
-    "podman": (lambda: bool(shutil.which("podman") and shutil.which("runc")), "needs podman and runc"),
-    "bundles": (bundles.built, "needs built bundles: SUITE_BIN, and FLANNELD or dist/flanneld"),
-    "runtime": (
-        lambda: bool(shutil.which("containerd") and shutil.which("runc")),
-        "needs containerd and runc",
-    ),
-}
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Everything in this folder makes namespaces, and so needs root."""
+    """Mark the tests of this folder: they make namespaces, and so need root; some folders need more."""
     here = os.path.dirname(__file__)
     for item in items:
-        if str(item.path).startswith(here):
-            item.add_marker(pytest.mark.root)
+        if str(item.path).startswith(f"{here}/"):
+            item.add_marker("root")
+            folder = os.path.relpath(item.path, here).partition("/")[0]
+            if folder in ("kube", "image"):
+                item.add_marker(folder)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Skip what the machine cannot run; fail it under NO_SKIP."""
-    missing = [
-        reason for name, (probe, reason) in NEEDS.items() if item.get_closest_marker(name) and not probe()
-    ]
-    if not missing:  # without root there is no looking for features
-        asked = [name for mark in item.iter_markers("kernel") for name in mark.args if not features.has(name)]
-        missing = [f"needs {', '.join(asked)} in the kernel"] if asked else []
-    if missing:
-        reason = "; ".join(missing)
-        if os.environ.get("NO_SKIP"):
-            pytest.fail(reason, pytrace=False)
-        pytest.skip(reason)
+    """Skip what the machine cannot run."""
+    needs.demand(item)
 
 
 @pytest.fixture(scope="session")

@@ -18,6 +18,7 @@ FEATURES = {
     "bridge VLAN filtering": "ip link add probe type bridge vlan_filtering 1",
     "802.1Q": f"{_PARENT}; ip link add link parent name probe type vlan id 10",
     "dummy": "ip link add probe type dummy",
+    "ip_tables": "iptables-legacy -t nat -S && ip6tables-legacy -t nat -S",
     "ipip": "ip link add probe type ipip local 192.0.2.1 remote 192.0.2.2",
     "ipvlan": f"{_PARENT}; ip link add link parent name probe type ipvlan mode l2",
     "matchall": f"{_INGRESS} matchall action pass",

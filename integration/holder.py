@@ -8,6 +8,7 @@ those each link, rule, mount and file.
 
 import os
 import signal
+import stat
 import sys
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -26,6 +27,18 @@ from integration.namespaces import (
 SCRATCH = "/run/.node"
 OVERLAID = ("/etc", "/opt", "/var/lib")
 """Folders that are seen as they are, and whose changes stay in the node."""
+HIDDEN = (
+    "/etc/cni",
+    "/etc/containers",
+    "/etc/firewalld",
+    "/etc/kube-flannel",
+    "/opt/cni",
+    "/opt/cni-plugins",
+    "/var/lib/cni",
+    "/var/lib/containers",
+    "/var/lib/dhcp",
+)
+"""What a machine that runs containers keeps there: a node is a machine on which nothing has run yet."""
 
 
 def main() -> None:
@@ -59,8 +72,17 @@ def _overlay(folder: str) -> None:
     parts = {part: f"{SCRATCH}{folder}/{part}" for part in ("upperdir", "workdir")}
     for path in parts.values():
         os.makedirs(path)
+    for path in HIDDEN:
+        if path.startswith(f"{folder}/") and os.path.lexists(path):
+            _hide(parts["upperdir"] + path.removeprefix(folder))
     options = ",".join(f"{part}={path}" for part, path in parts.items())
     mount("overlay", folder, "overlay", data=f"lowerdir={folder},{options}")
+
+
+def _hide(path: str) -> None:
+    """Put what an overlay makes of a removed name in its upper layer (kernel: filesystems/overlayfs)."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    os.mknod(path, stat.S_IFCHR, os.makedev(0, 0))
 
 
 def _end_everyone(owner: int) -> bool:

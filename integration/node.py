@@ -1,8 +1,9 @@
 """A machine for a test: network and mount namespaces in which plugins may do what they want.
 
-Inside a node, /run is empty and writable, changes to /etc, /opt and /var/lib are the node's own, /sys shows
-the node's interfaces, and the host's tables, addresses and files stay as they are. All of it goes when the
-node is closed, and also when the process that made it is killed (see holder.py).
+Inside a node, /run is empty and writable, changes to /etc, /opt and /var/lib are the node's own, what the
+machine keeps there of containers is hidden (holder.HIDDEN), /sys shows the node's interfaces, and the host's
+tables, addresses and files stay as they are. All of it goes when the node is closed, and also when the
+process that made it is killed (see holder.py).
 """
 
 from __future__ import annotations

@@ -5,13 +5,13 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from typing import TYPE_CHECKING
 
 import pytest
 
 from integration.node import PEER, Node
 from integration.suite import ROOT
+from integration.waiting import until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,10 +27,7 @@ BRIDGE = {
 
 
 def wait_until_gone(pids: list[int]) -> None:
-    deadline = time.monotonic() + 10
-    while any(os.path.exists(f"/proc/{pid}") for pid in pids):
-        assert time.monotonic() < deadline, f"still there: {pids}"
-        time.sleep(0.01)
+    until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids))
 
 
 def host() -> tuple[bytes, bytes, list[str], str]:
@@ -159,3 +156,28 @@ def test_containers_namespaces(node: Node) -> None:
 def test_peer_is_the_default_and_the_suite_is_the_fixtures(node: Node, suite_bin: str) -> None:
     assert node.plugins == suite_bin
     assert PEER == "/usr/lib/cni"
+
+
+def test_what_the_machine_keeps_of_containers_is_hidden() -> None:
+    """The machine is a mount namespace of the test's own, with empty folders where the machine's are."""
+    script = """
+import os, sys
+sys.path.insert(0, sys.argv[1])
+from integration import namespaces
+from integration.holder import HIDDEN, OVERLAID
+from integration.node import Node
+namespaces.unshare(namespaces.NEWNS)
+namespaces.mount("none", "/", flags=namespaces.MS_REC | namespaces.MS_PRIVATE)
+for folder in OVERLAID:
+    namespaces.mount("machine", folder, "tmpfs")
+for path in HIDDEN:
+    os.makedirs(f"{path}/theirs")
+with Node() as node, node.entered():
+    print([path for path in HIDDEN if os.path.lexists(path)])
+    for path in HIDDEN:
+        os.makedirs(f"{path}/ours")
+    print([path for path in HIDDEN if os.listdir(path) != ["ours"]])
+print([path for path in HIDDEN if os.listdir(path) != ["theirs"]])
+"""
+    done = subprocess.run([sys.executable, "-c", script, ROOT], stdout=subprocess.PIPE, text=True, check=True)
+    assert done.stdout == "[]\n" * 3

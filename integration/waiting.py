@@ -9,7 +9,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def until(true: Callable[[], object], seconds: float = 60) -> None:
+PATIENCE = 120.0
+"""Seconds after which what a test waits for counts as missing.
+
+They only bound a failure. A machine that is ten times slower, or busy, must not reach them.
+"""
+
+
+def until(true: Callable[[], object], seconds: float = PATIENCE) -> None:
     """Wait for something to become true.
 
     The kernel takes namespaces down one after the other, those of all tests that run at the time.

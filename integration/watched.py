@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from flanneld.lease import Event, Leases
 from flanneld.metrics import Metrics
+from integration.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -30,7 +31,7 @@ class Watched:
             self.events += events
             self.leases = self.leases.after(events)
 
-    async def until(self, ready: Callable[[], bool], seconds: float = 20) -> None:
+    async def until(self, ready: Callable[[], bool], seconds: float = PATIENCE) -> None:
         """Wait for something to be true.
 
         Raises:

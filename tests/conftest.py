@@ -10,7 +10,7 @@ from hypothesis import settings
 from cni_plugins import orphans
 from conflist.cache import Cache
 from conflist.run import Runner
-from integration import suite
+from integration import needs, suite
 from tests.flannel import Flannel
 from tests.kernel_end import KernelEnd
 from tests.recorder import Recorder
@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 # Other work on the machine must not fail a test, nor a run leave anything in the tree.
 settings.register_profile("suite", deadline=None, database=None, print_blob=True)
 settings.load_profile("suite")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what the machine cannot run."""
+    needs.demand(item)
 
 
 @pytest.fixture(scope="session")

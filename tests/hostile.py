@@ -267,19 +267,25 @@ def environment(chance: random.Random, verb: str, folder: str) -> dict[str, str]
 def case(
     chance: random.Random, folder: str, plugins: tuple[str, ...] = tuple(MODULES)
 ) -> tuple[str, dict[str, str], bytes]:
-    """Return a plugin's name, its environment and what it reads."""
+    """Return a plugin's name, its environment and what it reads.
+
+    The same `chance` gives the same case in every folder: the case is made for FOLDER, and the other folder's
+    path is put in last, so that its length decides nothing.
+    """
     plugin, verb = chance.choice(plugins), chance.choice(VERBS)
-    conf = changed(chance, valid(plugin, verb, folder, chance.choice(VERSIONS)))
+    conf = changed(chance, valid(plugin, verb, FOLDER, chance.choice(VERSIONS)))
     data = json.dumps(conf, ensure_ascii=chance.random() < 0.5).encode("utf-8", "surrogatepass")
     if chance.random() < 0.02:
         data = data[:-1] + chance.choice(EXTREMES) + b"}"
     elif chance.random() < 0.05:
         at = chance.randrange(len(data))
         spoilt = data[:at] + bytes(chance.randrange(256) for _ in range(chance.randrange(4))) + data[at + 1 :]
-        # The folders are the administrator's word: another one would be written to as told.
-        if all(spoilt.count(word) == data.count(word) for word in (folder.encode(), b'"dataDir"')):
+        # A plugin writes to the folders that its configuration names, so no case may name another folder. A
+        # path without the quote before FOLDER, or without the slash after it, would.
+        if all(spoilt.count(word) == data.count(word) for word in (f'"{FOLDER}/'.encode(), b'"dataDir"')):
             data = spoilt
-    return plugin, environment(chance, verb, folder), data
+    env = {key: value.replace(FOLDER, folder) for key, value in environment(chance, verb, FOLDER).items()}
+    return plugin, env, data.replace(FOLDER.encode(), json.dumps(folder)[1:-1].encode())
 
 
 def make_bundle(folder: str) -> None:

@@ -46,7 +46,7 @@ class KernelEnd:
     def __init__(self) -> None:
         ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         for end in (ours, self._theirs):
-            end.settimeout(10)
+            end.settimeout(60)
         self._ours = ours
         self.netlink = Netfilter.__new__(Netfilter)  # what any netlink socket does, and more
         self.netlink._sequence = 41

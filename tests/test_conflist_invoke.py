@@ -79,26 +79,33 @@ def test_a_type_is_no_path(runner: Runner, kind: str) -> None:
         runner.add(network(kind), c1())
 
 
-def test_limits(plugins: Recorder) -> None:
-    plugins.program("flood", "#!/bin/sh\nexec cat /dev/zero\n")
-    plugins.program("hang", "#!/bin/sh\nexec sleep 600\n")
-    plugins.program("chatter", "#!/bin/sh\nexec cat /dev/zero >&2\n")
-    plugins.program("broken", "#!/no/such/interpreter\n")
-    runner = Runner([str(plugins.folder)], limit=100_000, timeout=0.3)
-    for name, reason in (
-        ("flood", "printed more than 100000 bytes"),
-        ("hang", "did not end within 0.3 s"),
-        ("chatter", "did not end within 0.3 s"),
-        ("broken", "No such file"),
-    ):
-        with pytest.raises(PluginError, match=reason) as caught:
-            runner.add(network(name), c1())
-        assert (caught.value.plugin, caught.value.position) == (name, 1)
+@pytest.mark.parametrize(
+    ("name", "program", "seconds", "reason"),
+    [
+        ("flood", "/bin/sh\nexec cat /dev/zero", 60, "printed more than 100000 bytes"),
+        ("hang", "/bin/sh\nexec sleep 600", 0.3, "did not end within 0.3 s"),
+        ("chatter", "/bin/sh\nexec cat /dev/zero >&2", 0.3, "did not end within 0.3 s"),
+        ("broken", "/no/such/interpreter", 60, "No such file"),
+    ],
+)
+def test_limits(plugins: Recorder, name: str, program: str, seconds: float, reason: str) -> None:
+    plugins.program(name, f"#!{program}\n")
+    with pytest.raises(PluginError, match=reason) as caught:
+        Runner([str(plugins.folder)], limit=100_000, timeout=seconds).add(network(name), c1())
+    assert (caught.value.plugin, caught.value.position) == (name, 1)
 
 
 def test_a_child_that_stays_is_not_waited_for(plugins: Recorder) -> None:
-    plugins.program("daemon", "#!/bin/sh\nsleep 5 &\necho '{}'\n")
-    assert Runner([str(plugins.folder)], timeout=4).add(network("daemon"), c1()) == {"cniVersion": "1.1.0"}
+    """It holds the plugin's standard output open, and cannot end while the test holds the fifo open."""
+    fifo = plugins.folder / "fifo"
+    os.mkfifo(fifo)
+    plugins.program("daemon", f"#!/bin/sh\ncat '{fifo}' &\necho '{{}}'\n")
+    held = os.open(fifo, os.O_RDWR)
+    try:
+        answer = Runner([str(plugins.folder)], timeout=60).add(network("daemon"), c1())
+        assert answer == {"cniVersion": "1.1.0"}
+    finally:
+        os.close(held)
 
 
 def test_what_is_left_in_the_pipe_is_read(plugins: Recorder) -> None:

@@ -255,8 +255,6 @@ def test_our_own_plugins(tmp_path: Path, suite_bin: str) -> None:
 
 @pytest.mark.peer
 def test_go_plugins(tmp_path: Path) -> None:
-    if not os.path.exists(f"{PEER}/host-local"):
-        pytest.skip("the Go reference plugins are not installed")
     _add_check_delete(Runner([PEER], Cache(str(tmp_path / "cache"))), tmp_path)
 
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from flanneld.etcd import client as client_module
-from flanneld.etcd import codec, lapsed
+from flanneld.etcd import codec
 from flanneld.etcd.client import Access, Client
-from flanneld.etcd.lapsed import Held, Lapsed
+from flanneld.etcd.lapsed import GRACE, Held, Lapsed
 from flanneld.lease import Added, Lease, LeaseAttrs, Removed
 from flanneld.manager import ManagerError
 
@@ -34,7 +34,8 @@ class Etcd:
     def __init__(self) -> None:
         self.over: set[int] = set()
         self.answers = True
-        self.lapsed = Lapsed(self.is_over)
+        self.now = 0.0
+        self.lapsed = Lapsed(self.is_over, lambda: self.now)
 
     async def is_over(self, etcd_lease: int) -> bool:
         if not self.answers:
@@ -82,13 +83,13 @@ def test_what_ran_out_goes_when_something_takes_its_place(new: Held, removed: li
     scenario(steps)
 
 
-def test_a_gap_in_the_watch_is_no_reason_to_forget_what_ran_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gap_in_the_watch_is_no_reason_to_forget_what_ran_out() -> None:
     async def steps(etcd: Etcd) -> None:
         etcd.over = {11, 12}
-        monkeypatch.setattr(lapsed, "GRACE", 0.2)
         assert await etcd.lapsed.listed([RESERVED]) == [ONE.lease, TWO.lease]
+        etcd.now = GRACE
         assert etcd.lapsed.overdue() == []
-        await asyncio.sleep(0.3)
+        etcd.now = GRACE + 1
         assert etcd.lapsed.overdue() == [Removed(ONE.lease.key), Removed(TWO.lease.key)]
         assert await etcd.lapsed.listed([RESERVED]) == []
 
@@ -161,13 +162,15 @@ def test_a_connection_closed_while_a_stream_is_opened_is_an_error_that_passes(
 
     async def steps() -> None:
         with socket.create_server(("127.0.0.1", 0)) as silent:
+            silent.setblocking(False)
             client = Client(Access((f"http://127.0.0.1:{silent.getsockname()[1]}",)))
             renewing = asyncio.create_task(client.renew(1))
-            await asyncio.sleep(0.1)
-            await client.close()
-            async with asyncio.timeout(10):
-                with pytest.raises(ManagerError):
-                    await renewing
+            async with asyncio.timeout(60):
+                connection, _address = await asyncio.get_running_loop().sock_accept(silent)
+                with connection:
+                    await client.close()
+                    with pytest.raises(ManagerError):
+                        await renewing
             await client.close()
 
     asyncio.run(steps())

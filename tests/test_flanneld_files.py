@@ -109,7 +109,7 @@ def test_the_bundle_is_installed(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 def get(port: int, path: str) -> tuple[int, str]:
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=60) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         with error:
@@ -121,7 +121,7 @@ def test_a_client_that_says_nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(health_module, "_TIMEOUT", 0.2)
     health = Health(Metrics(), "127.0.0.1", 0)
     try:
-        with socket.create_connection(("127.0.0.1", health.port), timeout=5) as client:
+        with socket.create_connection(("127.0.0.1", health.port), timeout=60) as client:
             assert client.recv(1) == b""
     finally:
         health.close()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
+from itertools import count, pairwise
 from typing import TYPE_CHECKING
 
 from flanneld.kube import manager
@@ -11,50 +13,67 @@ from flanneld.kube.client import Client
 from flanneld.kube.manager import KubeManager
 from flanneld.options import Options
 from integration.watched import watching
+from tests.apiserver import JSON, answer, serving
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import pytest
 
 LIST = {"kind": "NodeList", "apiVersion": "v1", "metadata": {"resourceVersion": "7"}, "items": []}
 GONE = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "message": "too old", "code": 410}
-HEAD = ("HTTP/1.1 200 OK", "Content-Type: application/json", "Connection: close", "Content-Length: {}")
-ANSWER = "\r\n".join((*HEAD, "", "{}"))
 
 
-async def asked(said: str, seconds: float = 1.5) -> list[str]:
-    """Watch an apiserver that answers each watch with this and ends it; return what it was asked for."""
-    found = []
+async def asked(
+    said: str, ready: Callable[[list[str]], bool], clock: Callable[[], float]
+) -> tuple[list[str], list[float]]:
+    """Watch an apiserver that answers each watch with this and ends it, until enough was asked.
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        request = (await reader.readuntil(b"\r\n\r\n")).partition(b"\r\n")[0]
-        found.append("watch" if b"watch=true" in request else "list")
-        body = said if found[-1] == "watch" else json.dumps(LIST)
-        writer.write(ANSWER.format(len(body), body).encode())
-        await writer.drain()
-        writer.close()
+    Returns:
+        What it was asked for, and the seconds from each question to the next.
+    """
+    found: list[str] = []
+    times: list[float] = []
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    port = server.sockets[0].getsockname()[1]
-    options = Options(kube_api_url=f"http://127.0.0.1:{port}")
-    made = KubeManager(Client(options), options)
-    async with server, watching(made):
-        await asyncio.sleep(seconds)
-    await made.close()
-    return found
+    def reply(head: str) -> bytes:
+        found.append("watch" if "watch=true" in head.partition("\r\n")[0] else "list")
+        times.append(time.monotonic())
+        return answer(said if found[-1] == "watch" else json.dumps(LIST), "200 OK", JSON)
+
+    async with serving(reply) as port:
+        options = Options(kube_api_url=f"http://127.0.0.1:{port}")
+        made = KubeManager(Client(options), options, clock)
+        async with watching(made) as watched:
+            await watched.until(lambda: ready(found))
+        await made.close()
+    return found, [after - before for before, after in pairwise(times)]
+
+
+def stopped() -> float:
+    """The time of a clock that stands still."""
+    return 0.0
 
 
 def test_a_watch_that_ends_at_once_is_asked_for_again_in_time() -> None:
-    found = asyncio.run(asked(""))
-    assert found[0] == "list"
-    assert 2 <= found.count("watch") <= 6
-    assert found.count("list") == 1
+    found, gaps = asyncio.run(asked("", lambda found: len(found) >= 5, stopped))
+    assert found[:5] == ["list", "watch", "watch", "watch", "watch"]
+    assert_pauses(gaps[1:4])
 
 
 def test_a_version_that_is_forgotten_again_and_again_is_no_storm_of_lists() -> None:
-    found = asyncio.run(asked(json.dumps({"type": "ERROR", "object": GONE}) + "\n"))
-    assert 2 <= found.count("list") <= 6
+    said = json.dumps({"type": "ERROR", "object": GONE}) + "\n"
+    found, gaps = asyncio.run(asked(said, lambda found: len(found) >= 8, stopped))
+    assert found[:8] == ["list", "watch"] * 4
+    assert_pauses(gaps[1:7:2])
+
+
+def assert_pauses(gaps: list[float]) -> None:
+    """Pauses double, each shortened by two fifths at most; a busy machine only makes them longer."""
+    for number, gap in enumerate(gaps):
+        assert gap >= 0.6 * 0.25 * 2**number, gaps
 
 
 def test_all_nodes_are_listed_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(manager, "_RESYNC", 0.0)
-    assert asyncio.run(asked("")).count("list") >= 2
+    ticks = count()
+    asyncio.run(asked("", lambda found: found.count("list") > 1, lambda: float(next(ticks))))

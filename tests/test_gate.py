@@ -23,10 +23,14 @@ ONE, TWO = ("c1", "eth0"), ("c2", "eth0")
 def test_an_add_waits_at_the_gate_and_a_delete_does_not(tmp_path: Path) -> None:
     path = str(tmp_path / "lock")
     said: list[str] = []
-    passed = threading.Event()
+    waits, passed = threading.Event(), threading.Event()
+
+    def say(what: str) -> None:
+        said.append(what)
+        waits.set()
 
     def add() -> None:
-        with orphans.Lock(path, GROUP, ONE, said.append, create=True, gate=True):
+        with orphans.Lock(path, GROUP, ONE, say, create=True, gate=True):
             passed.set()
 
     with orphans.Gate(path, GROUP, said.append):
@@ -37,8 +41,9 @@ def test_an_add_waits_at_the_gate_and_a_delete_does_not(tmp_path: Path) -> None:
         assert said == []
         adding_thread = threading.Thread(target=add)
         adding_thread.start()
-        assert not passed.wait(0.1)
-    assert passed.wait(10)
+        assert waits.wait(60)
+        assert not passed.is_set()
+    assert passed.wait(60)
     adding_thread.join()
     assert said == ["a GC of the network still runs: waiting for its end"]
 
@@ -46,16 +51,22 @@ def test_an_add_waits_at_the_gate_and_a_delete_does_not(tmp_path: Path) -> None:
 def test_a_gc_waits_for_who_is_at_work_but_not_for_whom_it_spares(tmp_path: Path) -> None:
     path = str(tmp_path / "lock")
     said: list[str] = []
-    with orphans.Gate(path, GROUP, said.append) as gate:
+    waits = threading.Event()
+
+    def say(what: str) -> None:
+        said.append(what)
+        waits.set()
+
+    with orphans.Gate(path, GROUP, say) as gate:
         holder = orphans.Lock(path, GROUP, ONE, said.append, create=False)
         gate.settle({ONE})
         assert said == []
         settling = threading.Thread(target=gate.settle, args=({TWO},))
         settling.start()
-        settling.join(0.1)
+        assert waits.wait(60)
         assert settling.is_alive()
         holder.release()
-        settling.join(10)
+        settling.join(60)
         assert not settling.is_alive()
     assert len(said) == 1
 

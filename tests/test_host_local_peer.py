@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from cni_plugins.spec.errors import CNIError
-from tests.host_local import PEER, addresses, call, config, held, peer
+from tests.host_local import addresses, call, config, held, peer
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = [
-    pytest.mark.peer,
-    pytest.mark.skipif(not os.access(PEER, os.X_OK), reason=f"{PEER} is not installed"),
-]
+pytestmark = pytest.mark.peer
 DUAL = {
     "ranges": [[{"subnet": "10.1.2.0/24"}], [{"subnet": "2001:db8::/64"}]],
     "routes": [{"dst": "0.0.0.0/0"}],

@@ -123,7 +123,7 @@ def test_a_standard_input_that_never_ends(suite_bin: str) -> None:
             stdin=endless,
             capture_output=True,
             check=False,
-            timeout=20,
+            timeout=120,
             preexec_fn=limit,
         )
     assert done.returncode == 1

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cni_plugins.attach import masquerade, spoofcheck
-from cni_plugins.kernel import netlink, notes
+from cni_plugins.kernel import iptables, netlink, notes
 from cni_plugins.spec.request import Request
 
 if TYPE_CHECKING:
@@ -35,13 +35,14 @@ def test_whether_there_is_one(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def _no_netfilter(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A kernel without nfnetlink."""
+def _no_netfilter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel without nfnetlink, and without iptables' older interface, whose files only root may read."""
 
     def refuse(*_: object) -> None:
         raise OSError(errno.EPROTONOSUPPORT, "Protocol not supported")
 
     monkeypatch.setattr(netlink.Netlink, "__init__", refuse)
+    monkeypatch.setattr(iptables, "_LEGACY_TABLES", dict.fromkeys((4, 6), str(tmp_path / "tables")))
 
 
 @pytest.mark.usefixtures("_no_netfilter")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 from typing import Any
 
@@ -179,7 +178,6 @@ def test_nothing_is_kept() -> None:
 
 
 @pytest.mark.peer
-@pytest.mark.skipif(not os.access(PEER, os.X_OK), reason=f"needs the Go reference plugin {PEER}")
 @pytest.mark.parametrize("version", ["0.2.0", "0.3.1", "0.4.0", "1.0.0"])
 @pytest.mark.parametrize(
     ("keys", "args"),

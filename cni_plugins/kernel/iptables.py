@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 _LOCK = "/run/cni/iptables.lock"
 _NO_SUCH_CHAIN = 1
+_LEGACY_TABLES = {4: "/proc/net/ip_tables_names", 6: "/proc/net/ip6_tables_names"}
 
 
 def lock() -> files.Lock:
@@ -111,9 +112,8 @@ def rules(family: int, table: str, chain: str = "", variant: str = "") -> list[s
 
 def legacy_in_use(family: int, table: str) -> bool:
     """Tell whether the older kernel interface, x_tables, has a table; nothing is loaded by asking."""
-    path = f"/proc/net/ip{'6' if family == 6 else ''}_tables_names"
     try:
-        fd = posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
+        fd = posix.open(_LEGACY_TABLES[family], posix.O_RDONLY | posix.O_CLOEXEC)
     except FileNotFoundError:
         return False
     try:

@@ -45,10 +45,14 @@ class Lapsed:
 
     Args:
         is_over: tells whether an etcd lease has run out.
+        clock: the time, in seconds, that GRACE is counted in.
     """
 
-    def __init__(self, is_over: Callable[[int], Awaitable[bool]]) -> None:
+    def __init__(
+        self, is_over: Callable[[int], Awaitable[bool]], clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._is_over = is_over
+        self._clock = clock
         self._known: dict[Key, Held] = {}
         self._until: dict[Key, tuple[Lease, float]] = {}
         self._marks: dict[object, Key] = {}
@@ -58,8 +62,9 @@ class Lapsed:
         now = {item.lease.key: item for item in held}
         missing = {key: item.etcd_lease for key, item in self._known.items() if key not in now}
         over = await self._over(missing)
-        for key in over:
-            self._keep(self._known[key].lease)
+        for key in missing:  # `over` has no order of its own, and the events have this one
+            if key in over:
+                self._keep(self._known[key].lease)
         self._known = now
         for item in now.values():
             self._replace(item.lease)
@@ -91,7 +96,7 @@ class Lapsed:
 
     def overdue(self) -> list[Event]:
         """Forget the leases whose nodes have not come back in time, and return what that means."""
-        now = time.monotonic()
+        now = self._clock()
         gone = [key for key, (_lease, until) in self._until.items() if until < now]
         for key in gone:
             log.info("this node did not lease its subnet again", extra={"subnet": self._forget(key)})
@@ -109,12 +114,12 @@ class Lapsed:
 
     def _keep(self, lease: Lease) -> None:
         log.warning("this lease has run out; its paths stay for now", extra={"subnet": lease})
-        self._until[lease.key] = lease, time.monotonic() + GRACE
+        self._until[lease.key] = lease, self._clock() + GRACE
         self._marks |= dict.fromkeys(_marks(lease), lease.key)
 
     def _replace(self, lease: Lease) -> list[Key]:
         """Forget what ran out where a lease takes its place: its subnet, or its node has another one now."""
-        gone = {self._marks[mark] for mark in _marks(lease) if mark in self._marks}
+        gone = dict.fromkeys(self._marks[mark] for mark in _marks(lease) if mark in self._marks)
         for key in gone:
             self._forget(key)
         return list(gone)

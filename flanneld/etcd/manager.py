@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -21,7 +22,7 @@ from flanneld.netconf import NetworkConfig
 from flanneld.pauses import Pauses, happens
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncIterator, Callable, Iterable
 
     from flanneld.etcd.client import Client
     from flanneld.lease import Event, Key
@@ -48,9 +49,17 @@ class EtcdManager:
         prefix: the folder of the network's keys.
         margin: how many seconds before its end a lease is renewed.
         ttl: how many seconds it lives.
+        clock: the time, in seconds, in which it is counted how long paths stay when their lease has run out.
     """
 
-    def __init__(self, client: Client, prefix: str, margin: float, ttl: int = TTL) -> None:
+    def __init__(
+        self,
+        client: Client,
+        prefix: str,
+        margin: float,
+        ttl: int = TTL,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._client = client
         self._config_key = f"{prefix.rstrip('/')}/config".encode()
         self._prefix = f"{prefix.rstrip('/')}/subnets/".encode()
@@ -58,7 +67,7 @@ class EtcdManager:
         self._ttl = ttl
         self._own: Held | None = None
         self._writing: LeaseAttrs | None = None
-        self._lapsed = Lapsed(self._is_over)
+        self._lapsed = Lapsed(self._is_over, clock)
         self._changed = asyncio.Event()
 
     async def network_config(self) -> NetworkConfig:

@@ -17,7 +17,7 @@ from flanneld.netconf import NetconfError, NetworkConfig
 from flanneld.pauses import Pauses, happens
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from flanneld.kube.client import Client, Node
     from flanneld.lease import Event, Key, LeaseAttrs
@@ -42,11 +42,13 @@ class KubeManager:
     Args:
         client: the connection.
         options: the flags.
+        clock: the time, in seconds, that tells watches which end at once, and when to list all nodes again.
     """
 
-    def __init__(self, client: Client, options: Options) -> None:
+    def __init__(self, client: Client, options: Options, clock: Callable[[], float] = time.monotonic) -> None:
         self._client = client
         self._options = options
+        self._clock = clock
         self._annotations = Annotations(options.annotation_prefix())
         self._families: tuple[int, ...] = (4,)
         self._name = ""
@@ -106,7 +108,7 @@ class KubeManager:
         pauses = Pauses()
         version, due = "", 0.0
         while True:
-            began, pause = time.monotonic(), 0.0
+            began, pause = self._clock(), 0.0
             try:
                 if not version or began > due:
                     due = began + _RESYNC * random.uniform(0.8, 1.2)  # noqa: S311
@@ -114,18 +116,18 @@ class KubeManager:
                     metrics.heard()
                     yield [self._snapshot(nodes)]
                 self._moved.clear()
-                began = time.monotonic()
+                began = self._clock()
                 changes = aiter(self._client.changes(version))
                 while change := await self._next(changes):
                     kind, node = change
                     metrics.heard()
-                    if time.monotonic() > began + _BRIEF:
+                    if self._clock() > began + _BRIEF:
                         pauses.reset()
                     version = node.metadata.resourceVersion
                     if event := self._event(kind, node):
                         yield [event]
             except StopAsyncIteration:  # as we asked for, after a time
-                if time.monotonic() < began + _BRIEF:
+                if self._clock() < began + _BRIEF:
                     pause = pauses.next()
                     log.warning("the apiserver ends watches at once", extra={"retry_in": f"{pause:.1f}s"})
             except GoneError as error:

@@ -1,4 +1,4 @@
-"""These tests run only by `make test-image`: building the image takes minutes, and package mirrors."""
+"""These tests run by `make test-image`, and are skipped elsewhere: a build takes minutes, and a mirror."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from integration.node import Node
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-collect_ignore_glob = [] if os.environ.get("IMAGE_BASE") else ["test_*.py"]
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 from typing import TYPE_CHECKING
@@ -32,6 +33,7 @@ driver = "overlay"
 runroot = "{folder}/run"
 graphroot = "{folder}/graph"
 """,
+    ".config/containers/policy.json": '{{"default": [{{"type": "insecureAcceptAnything"}}]}}',
 }
 
 
@@ -51,6 +53,7 @@ class Podman:
             "HOME": folder,
             "TMPDIR": folder,
         }
+        os.makedirs(f"{folder}/.config/containers")
         for name, content in FILES.items():
             with open(f"{folder}/{name}", "w", encoding="utf-8") as file:
                 file.write(content.format(folder=folder))

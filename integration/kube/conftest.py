@@ -1,4 +1,4 @@
-"""These tests run only where `make test-kube` says where the control plane is: building it takes minutes."""
+"""These tests run by `make test-kube`, and are skipped elsewhere: building a control plane takes minutes."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from integration.node import Node
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-collect_ignore_glob = [] if os.environ.get("KUBE_BIN") else ["test_*.py"]
 
 
 @pytest.fixture(scope="session")

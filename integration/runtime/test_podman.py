@@ -39,6 +39,7 @@ driver = "vfs"
 runroot = "{folder}/runroot"
 graphroot = "{folder}/graph"
 """,
+    ".config/containers/policy.json": '{{"default": [{{"type": "insecureAcceptAnything"}}]}}',
 }
 HOST_PORTS = {"web": 8081, "pod": 8082}
 ADDRESS = "10.89.7.9"
@@ -52,6 +53,7 @@ class Podman:
     def __init__(self, node: Node) -> None:
         self.node = node
         os.makedirs(node.path(f"{FOLDER}/net.d"))
+        os.makedirs(node.path(f"{FOLDER}/.config/containers"))
         for name, content in FILES.items():
             with open(node.path(f"{FOLDER}/{name}"), "w", encoding="utf-8") as file:
                 file.write(content.format(plugins=node.plugins, folder=FOLDER))
