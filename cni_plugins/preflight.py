@@ -110,7 +110,7 @@ def check_machine(path: str) -> None:
     Raises:
         UnfitError: the program is for another machine than this one.
     """
-    machine, ours = _machine(path), os.uname().machine
+    machine, ours = machine_of(path), os.uname().machine
     if machine in _RELEASES and ours in _RELEASES and machine != ours:
         raise _unfit(path, _other_machine(machine))
 
@@ -131,7 +131,7 @@ def _header(path: str) -> bytes:
     return found if found[:4] == b"\x7fELF" and len(found) == 64 and found[5] == 1 else b""
 
 
-def _machine(path: str) -> str:
+def machine_of(path: str) -> str:
     """Return the machine that an ELF file is for, as `uname -m` says it; nothing of any other file."""
     header = _header(path)
     if not header:
@@ -161,7 +161,7 @@ def _why_not_started(path: str, error: OSError) -> str:
     if not os.path.lexists(path):
         return "it is missing: the bundle is damaged"
     if error.errno == errno.ENOEXEC:
-        machine = _machine(path)
+        machine = machine_of(path)
         damaged = machine in ("", os.uname().machine)
         return (
             "the kernel finds no program in it: the bundle is damaged" if damaged else _other_machine(machine)
