@@ -118,6 +118,14 @@ packages: $(VENV)/.made
 shell: $(VENV)/.made ## Start a shell where the packages are that tests need
 	@$(IN) test $(or $(ARGS),bash)
 
+.PHONY: dist
+dist: $(BUNDLE)/.built $(DAEMON)/.built ## Make the archives of a release in dist, with their sums and what is in them
+	@$(IN) build $(BIN)/python build/dist.py $(ARGS)
+
+.PHONY: reproduce
+reproduce: ## Build this commit twice, in two folders, and compare the archives (5 minutes)
+	@$(IN) build $(PYTHON) build/reproduce.py
+
 .PHONY: image
 image: ## Build the container image (ENGINE=docker or podman, IMAGE=… names it, IMAGE_SOURCE=… tells where its source is)
 	$(ENGINE) build $(if $(IMAGE_SOURCE),--label org.opencontainers.image.source=$(IMAGE_SOURCE)) $(IMAGE_ARGS) -t $(IMAGE) .
