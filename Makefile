@@ -76,8 +76,11 @@ lint: $(VENV)/.made ## Check style, types and layers
 bench: bench-plugins bench-scale ## Compare with the Go plugins, measure flanneld with 5,000 nodes (6 minutes)
 
 .PHONY: bench-plugins
-bench-plugins: $(BUNDLE)/.built ## Compare with the Go plugins (PEER_BIN=… if not Debian's)
-	@$(IN) test $(BIN)/python -m bench $(ARGS)
+bench-plugins: $(BUNDLE)/.built $(if $(PEER),.work/peer/$(PEER)) ## Compare with Debian's Go plugins (PEER=forky: those of another release, PEER_BIN=…: others)
+	@$(if $(PEER),PEER_BIN=.work/peer/$(PEER)/usr/lib/cni) $(IN) test $(BIN)/python -m bench $(ARGS)
+
+.work/peer/%:
+	@$(IN) build $(PYTHON) build/debian.py unpack --release $* $@ containernetworking-plugins
 
 .PHONY: bench-scale
 bench-scale: $(BUNDLE)/.built $(DAEMON)/.built ## Measure flanneld with 1,000 and 5,000 nodes

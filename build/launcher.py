@@ -69,7 +69,8 @@ def own_architecture() -> str:
 def sysroot(arch: str) -> Path:
     """Return the root below which an architecture's libpython, zlib and their headers are.
 
-    Another architecture's are downloaded and unpacked, not installed. Its C library comes with the cross compiler.
+    Another architecture's are downloaded and unpacked, not installed. Its C library comes with the cross
+    compiler.
     """
     if arch == own_architecture():
         return Path("/")
