@@ -176,8 +176,8 @@ def apt_install(packages: Sequence[str], *, in_layer: bool) -> None:
 
     Args:
         packages: their names.
-        in_layer: it is no harm if they take over files of the machine's packages, as Debian's kubectl would of
-            somebody else's: nobody but our commands sees it.
+        in_layer: they may take over files of the machine's packages, as Debian's kubectl does of somebody
+            else's: nobody but our commands sees it.
 
     Raises:
         SystemExit: apt failed, with what it said.
