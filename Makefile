@@ -40,11 +40,11 @@ help: ## Show this list
 
 .PHONY: demo
 demo: $(BUNDLE)/.built ## Build, then show a two-pod flannel network at work
-	@$(IN) test $(BIN)/python -m demo $(BUNDLE)
+	@$(IN) demo $(BIN)/python -m demo $(BUNDLE)
 
 .PHONY: demo-cluster
 demo-cluster: $(BUNDLE)/.built $(DAEMON)/.built ## Build, then show pods on several machines talk through flanneld
-	@$(IN) test $(BIN)/python -m demo.cluster $(BUNDLE) $(DAEMON)/flanneld
+	@$(IN) demo $(BIN)/python -m demo.cluster $(BUNDLE) $(DAEMON)/flanneld
 
 .PHONY: test
 test: lint $(BUNDLE)/.built $(DAEMON)/.built ## Check style, types and layers; run all tests

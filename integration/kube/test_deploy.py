@@ -18,6 +18,7 @@ from integration.kube.kubelet import Kubelet
 from integration.runtime import images
 from integration.suite import ROOT
 from integration.underlay import Underlay, address
+from integration.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -196,12 +197,12 @@ def test_a_restarted_daemon_disturbs_no_pod(deployed: Deployed, pods: dict[str, 
     found = machine.run(["sh", "-c", "echo /run/netns/cni-*"]).stdout.decode().split()
     (netns,) = found
     ping = machine.popen(
-        ["ping", "-i", "0.1", "-c", "150", "-W", "2", pods["b"]],
+        ["ping", "-i", "0.1", "-c", "150", "-W", "20", pods["b"]],
         os.path.basename(netns),
         stdout=subprocess.PIPE,
     )
     deployed.restart("node-11")
-    assert b"150 received, 0% packet loss" in ping.communicate(timeout=60)[0]
+    assert b"150 received, 0% packet loss" in ping.communicate(timeout=PATIENCE)[0]
 
 
 def test_a_deleted_pod_leaves_nothing(deployed: Deployed, pods: dict[str, str]) -> None:
