@@ -1,6 +1,7 @@
 """Build dist/flanneld: the node daemon, frozen with its interpreter.
 
-Usage: flanneld.py [--target FOLDER]. `FOLDER/flanneld` is the program; it needs the folder beside it.
+Usage: flanneld.py [--target FOLDER]. `FOLDER/flanneld` is the program; it needs the folder beside it. It is
+made as programs.py says.
 """
 
 from __future__ import annotations
@@ -8,10 +9,13 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
-import sys
 from pathlib import Path
 
-from build import ROOT, needs_of, run
+import closure
+import programs
+from tools import ROOT, run
+
+from build import size_of
 
 MAX_BYTES = 80 << 20
 
@@ -21,19 +25,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--target", type=Path, default=ROOT / "dist/flanneld")
     target = parser.parse_args().target
-    work = ROOT / ".work/flanneld"
-    print("PyInstaller …", flush=True)
-    run(
-        *(sys.executable, "-m", "PyInstaller", "--noconfirm", "--log-level", "WARN"),
-        *("--workpath", work / "pyinstaller", "--distpath", work / "dist", ROOT / "build/flanneld.spec"),
-        cwd=ROOT,
-    )
+    collected = programs.collect("flanneld.spec", ROOT / ".work/flanneld")
     shutil.rmtree(target, ignore_errors=True)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    (work / "dist/flanneld").rename(target)
-    needs = needs_of(target, MAX_BYTES)
+    programs.assemble(collected, target, ["flanneld"])
+    size = size_of(target, MAX_BYTES)
+    closure.check(target / programs.LIB, [target / "flanneld"])
     run(target / "flanneld", "-version", env={})
-    print(f"{os.path.relpath(target)}: {needs}")
+    print(f"{os.path.relpath(target)}: {size}")
 
 
 if __name__ == "__main__":

@@ -1,16 +1,17 @@
-"""Write the modules of the plugins' executable as a C table of marshalled code (PyImport_FrozenModules).
+"""Write the modules of an executable as C tables: marshalled code, and the interpreter's own modules.
 
-Usage: freeze.py TARGET. Every module of ours that the hot path can reach is in it, from `multicall` and its
-literal table on, and what the interpreter imports by itself: the launcher leaves out the standard library
-that libpython carries.
+Usage: freeze.py [--main MODULE] TARGET. Every module of ours that the hot path can reach is in it, from
+`multicall` and its literal table on, and what the interpreter imports by itself: the launcher leaves out the
+standard library that libpython carries. Of the modules that are written in C, the table has those that are
+imported, so that the linker leaves out the others.
 """
 
 from __future__ import annotations
 
+import argparse
 import ast
 import importlib
 import marshal
-import subprocess
 import sys
 from pathlib import Path
 from types import CodeType
@@ -24,16 +25,30 @@ from cni_plugins.multicall import MODULES  # noqa: E402
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+MAIN = "cni_plugins.multicall"
 PACKAGES = ("cni_plugins", "ipam")
-# For text in another form than the fast paths know, and for a JSON error that is raised in C.
+LEFT_OUT = ("cni_plugins.kernel.setns",)
+"""Modules that a module imports only where the launcher has not given it the same thing."""
 IMPLICIT = (
+    "codecs",
     "encodings",
     "encodings.aliases",
-    "encodings.utf_8",
     "encodings.ascii",
     "encodings.latin_1",
-    "json.decoder",
+    "encodings.utf_8",
 )
+"""What the interpreter imports for text in another form than its fast paths know."""
+INTERPRETER = ("_codecs", "_imp", "_thread", "_warnings", "_weakref", "builtins", "marshal", "sys")
+"""The modules in C that the interpreter and IMPLICIT import."""
+INITIALISERS = {
+    "_warnings": "_PyWarnings_Init",
+    "builtins": "NULL",
+    "marshal": "PyMarshal_Init",
+    "sys": "NULL",
+}
+"""Their functions, where they are not PyInit_NAME (Modules/config.c.in)."""
+OURS = ("_json",)
+"""Modules in C that are not libpython's."""
 
 
 class _Stripper(ast.NodeTransformer):
@@ -80,9 +95,10 @@ def ours(names: list[str]) -> dict[str, tuple[Path, ast.Module]]:
     """Return the modules of ours that `names` reach, with their parents."""
     found: dict[str, tuple[Path, ast.Module]] = {}
     waiting = list(names)
+    packages = {*PACKAGES, *(name.partition(".")[0] for name in names)}
     while waiting:
         name = waiting.pop()
-        if name in found or name.partition(".")[0] not in PACKAGES:
+        if name in found or name in LEFT_OUT or name.partition(".")[0] not in packages:
             continue
         path = source_of(name)
         if path is None:  # a name within a module
@@ -102,20 +118,50 @@ def ours(names: list[str]) -> dict[str, tuple[Path, ast.Module]]:
 
 def theirs() -> dict[str, tuple[Path, ast.Module]]:
     """Return the standard library's modules that the interpreter needs."""
-    probe = (
-        f"import sys, {', '.join(IMPLICIT)}\n"
-        "for name, module in sys.modules.items():\n"
-        "    file = getattr(module, '__file__', None) or ''\n"
-        "    if name != '__main__' and file.endswith('.py'): print(name, file)\n"
-    )
-    answer = subprocess.run(
-        [sys.executable, "-ISc", probe], check=True, capture_output=True, text=True
-    ).stdout
-    paths = dict(line.split(" ", 1) for line in answer.splitlines())
-    modules = {name: (Path(path), ast.parse(Path(path).read_bytes())) for name, path in paths.items()}
+    modules = {}
+    for name in IMPLICIT:
+        path = Path(importlib.import_module(name).__file__ or "")
+        modules[name] = (path, ast.parse(path.read_bytes()))
     # The interpreter asks for utf-8, ascii and latin-1, which need no alias; the table of 300 takes 0.2 ms.
     modules["encodings.aliases"] = (modules["encodings.aliases"][0], ast.parse("aliases = {}"))
     return modules
+
+
+def imported(tree: ast.Module) -> set[str]:
+    """Return the names that a module imports with a statement or by Lazy("…")."""
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Lazy":
+            names.update(each.value for each in node.args if isinstance(each, ast.Constant))
+    return names
+
+
+def builtin(modules: dict[str, tuple[Path, ast.Module]]) -> list[str]:
+    """Return the modules in C that modules of ours and the interpreter import.
+
+    Raises:
+        SystemExit: a module imports what the executable has not.
+    """
+    found = set(INTERPRETER)
+    for module, (_path, tree) in modules.items():
+        for name in imported(tree) - modules.keys() - {*LEFT_OUT, *IMPLICIT}:
+            if name not in sys.builtin_module_names and name not in OURS:
+                raise SystemExit(f"freeze: {module} imports {name}, which is neither frozen nor in libpython")
+            found.add(name)
+    return sorted(found)
+
+
+def inittab(names: list[str]) -> str:
+    """Return the C text of the table of modules in C (`struct _inittab`, cpython/import.h)."""
+    functions = {name: INITIALISERS.get(name, f"PyInit_{name}") for name in names}
+    declared = [f"PyObject *{function}(void);\n" for function in functions.values() if function != "NULL"]
+    rows = [f'    {{"{name}", {function}}},\n' for name, function in functions.items()]
+    table = "struct _inittab _PyImport_Inittab[] = {\n" + "".join(rows) + "    {NULL, NULL},\n};\n"
+    return "".join(declared) + table
 
 
 def constants(code: CodeType) -> Iterator[str]:
@@ -156,15 +202,24 @@ def tables(modules: dict[str, tuple[Path, ast.Module]], name: str) -> str:
 
 def main() -> None:
     """Write the tables."""
-    modules = {**theirs(), **ours(["cni_plugins.multicall", *MODULES.values()])}
-    for name in MODULES.values():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--main", default=MAIN, help="the module whose main() the executable runs")
+    parser.add_argument("target", type=Path)
+    options = parser.parse_args()
+    own = ours([options.main])
+    modules = {**theirs(), **own}
+    for name in MODULES.values() if options.main == MAIN else (options.main,):
         if name not in modules:
             raise SystemExit(f"freeze: {name} was not found")
     # `import` itself (importlib/_bootstrap.py), which the interpreter asks for before anything else.
     path = Path(importlib.__file__).with_name("_bootstrap.py")
     bootstrap = {"_frozen_importlib": (path, ast.parse(path.read_bytes()))}
-    Path(sys.argv[1]).write_text(tables(bootstrap, "frozen_bootstrap") + tables(modules, "frozen_modules"))
-    print(f"{len(modules)} modules frozen")
+    options.target.write_text(
+        f'#define MAIN_MODULE "{options.main}"\n'
+        + inittab(builtin(own))
+        + tables(bootstrap, "frozen_bootstrap")
+        + tables(modules, "frozen_modules")
+    )
 
 
 if __name__ == "__main__":

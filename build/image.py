@@ -1,4 +1,4 @@
-"""Lay out the image's files: the daemon, the plugins, nft and iptables, and the libraries that they load.
+"""Lay out the image's files: the daemon, the plugins, nft and iptables with the libraries that they load.
 
 Usage: image.py [--cni FOLDER] [--flanneld FOLDER] TARGET. It only copies, on a Debian
 that has the packages nftables and iptables, so it needs no root; the Dockerfile runs it, and so do the tests
@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import re
 import shutil
 import subprocess
 import sys
 import sysconfig
 from pathlib import Path
 
-from build import ROOT, run
+import closure
+from tools import ROOT
 
 MULTIARCH = sysconfig.get_config_var("MULTIARCH")
 LIBRARIES = Path("/usr/lib", MULTIARCH)
@@ -28,20 +28,6 @@ IPTABLES = {"": "nft", "-nft": "nft", "-legacy": "legacy"}
 MAX_BYTES = 120 << 20
 
 
-def needed(path: Path) -> set[str]:
-    """Return the names of the libraries that an ELF file asks for; none of any other file."""
-    with path.open("rb") as file:
-        if file.read(4) != b"\x7fELF":
-            return set()
-    return set(re.findall(r"\(NEEDED\).*\[(.*)\]", run("readelf", "-W", "--dynamic", path)))
-
-
-def loader_of(path: Path) -> Path | None:
-    """Return the loader that a program names; None of a library."""
-    found = re.search(r"program interpreter: (.*)\]", run("readelf", "-W", "--program-headers", path))
-    return Path(found[1]) if found else None
-
-
 def copy(source: Path, target: Path) -> None:
     """Copy what a path leads to, and give it the path's own name."""
     target.mkdir(parents=True, exist_ok=True)
@@ -49,28 +35,22 @@ def copy(source: Path, target: Path) -> None:
 
 
 def add_libraries(target: Path) -> None:
-    """Copy each library that something in the target asks for and does not bring with it.
-
-    What is below `opt` brings libraries for its own libraries; its programs are started with the system's.
+    """Copy each library that the system's programs ask for; the bundles below `opt` bring theirs.
 
     Raises:
         SystemExit: this machine has no such library.
     """
     place = target / LIBRARIES.relative_to("/")
-    waiting = [path for path in target.rglob("*") if path.is_file() and not path.is_symlink()]
+    waiting = [elf for _path, elf in closure.elves(target / "usr")]
     while waiting:
-        path = waiting.pop()
-        names = sorted(needed(path))
-        inside = path.relative_to(target).parts
-        bundled = inside[0] == "opt" and names and loader_of(path) is None
-        own = target.joinpath(*inside[:2]) if bundled else place
-        for name in names:
-            if (place / name).exists() or next(own.rglob(name), None):
+        for name in waiting.pop().needed:
+            if (place / name).exists():
                 continue
             if not (LIBRARIES / name).exists():
-                sys.exit(f"there is no {LIBRARIES / name}, which {path} asks for")
+                sys.exit(f"there is no {LIBRARIES / name}, which a program of the image asks for")
             copy(LIBRARIES / name, place)
-            waiting.append(place / name)
+            added = closure.read(place / name)
+            waiting += [added] if added else []
 
 
 def add_copyrights(target: Path) -> None:
@@ -122,9 +102,10 @@ def lay_out(target: Path, cni: Path, flanneld: Path) -> None:
     shutil.copytree(LIBRARIES / "xtables", target / LIBRARIES.relative_to("/") / "xtables", symlinks=True)
 
     add_libraries(target)
-    loader = loader_of(sbin / "nft")
-    if loader is None:
+    nft = closure.read(sbin / "nft")
+    if nft is None or not nft.loader:
         sys.exit("nft names no loader")
+    loader = Path(nft.loader)
     copy(loader, target / "usr" / loader.parent.relative_to("/"))
     add_copyrights(target)
 

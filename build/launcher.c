@@ -4,25 +4,24 @@
  * decompresses it, on every call of every plugin (bench/startup.py). Here modules are read where the kernel
  * mapped them, and the environment stays as the runtime gave it. What else is left out:
  *
- * - the shared libpython: the static one, at a fixed address, needs no 20,000 relocations;
+ * - every shared library, the C library too: the file is static and at a fixed address, so it starts on any Linux of
+ *   its architecture, and there is no dynamic linker to wait for;
  * - the standard library that the interpreter carries (deepfreeze.o, 0.9 MB of objects, whose every string it
- *   would intern): only what a plugin can reach is here, written by freeze.py;
+ *   would intern), and the modules written in C that no plugin imports: freeze.py writes the tables of both kinds;
  * - the second phase of its start, which sets up codecs, sys.path and sys.stdin: PyConfig._init_main (PEP 587,
  *   "Multi-Phase Initialization"). Built-in and frozen modules, all that a plugin has, need the first alone.
  */
 #define _GNU_SOURCE
 #include <Python.h>
 
-#include <dlfcn.h>
-#include <libgen.h>
-#include <limits.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdint.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
-#include "frozen.h" /* written by freeze.py: frozen_bootstrap[], frozen_modules[] */
+/* Written by freeze.py: frozen_bootstrap[], frozen_modules[], MAIN_MODULE, and _PyImport_Inittab[], which takes the
+ * place of config.o of libpython.a. */
+#include "frozen.h"
 
 /* In the place of frozen.o and deepfreeze.o of libpython.a (Python/frozen.c; its header is internal). */
 struct _module_alias {
@@ -77,30 +76,6 @@ static void arena_free(void *context, void *arena, size_t size)
 }
 
 static PyObjectArenaAllocator arenas = {NULL, arena_alloc, arena_free};
-
-static char folder[PATH_MAX];
-
-/* An extension module, loaded when it is first imported: no path is searched, as there is no sys.path. */
-static PyObject *load(const char *name)
-{
-    char path[PATH_MAX + 128], function[64];
-    snprintf(path, sizeof path, "%s/lib/" DYNLOAD "/%s" SUFFIX, folder, name);
-    snprintf(function, sizeof function, "PyInit_%s", name);
-    void *library = dlopen(path, RTLD_NOW);
-    PyObject *(*init)(void) = NULL;
-    if (library != NULL)
-        *(void **)&init = dlsym(library, function);
-    if (init == NULL) {
-        PyErr_SetString(PyExc_ImportError, dlerror());
-        return NULL;
-    }
-    return init();
-}
-
-static PyObject *init_json(void)
-{
-    return load("_json");
-}
 
 /* posix.setns, which Python has from 3.12 on: the ctypes extension, for this alone, would take 0.5 ms. */
 static PyObject *posix_setns(PyObject *module, PyObject *args)
@@ -221,14 +196,6 @@ static int complain(const char *program)
 
 int main(int argc, char **argv)
 {
-    ssize_t length = readlink("/proc/self/exe", folder, sizeof folder - 1);
-    if (length < 0) {
-        perror("/proc/self/exe");
-        return 1;
-    }
-    folder[length] = '\0';
-    dirname(folder);
-
     /* A reader that goes away is an error to handle, not a reason to die half-way through an ADD. */
     signal(SIGPIPE, SIG_IGN);
 
@@ -247,8 +214,6 @@ int main(int argc, char **argv)
     config.write_bytecode = 0;
     config.optimization_level = 2;
     config.module_search_paths_set = 1;
-    if (PyImport_AppendInittab("_json", init_json) < 0)
-        return 1;
     fail(Py_InitializeFromConfig(&config));
     PyConfig_Clear(&config);
     /* A call lives for milliseconds and ends with _exit: collecting cycles would be work for nothing. */
@@ -268,7 +233,7 @@ int main(int argc, char **argv)
     PyObject *posix = PyImport_ImportModule("posix");
     if (posix == NULL || PyModule_AddFunctions(posix, posix_functions) < 0)
         return complain(argv[0]);
-    PyObject *module = PyImport_ImportModule("cni_plugins.multicall");
+    PyObject *module = PyImport_ImportModule(MAIN_MODULE);
     if (module != NULL)
         PyObject_CallMethod(module, "main", NULL);
     return complain(argv[0]); /* main() ends the process itself */

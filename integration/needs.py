@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from integration import features
+from integration import bundles, features
 from integration.node import PEER
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ NEEDS: dict[str, tuple[Callable[[], bool], str]] = {
     "root": (lambda: os.geteuid() == 0, "needs root"),
     "peer": (lambda: os.access(f"{PEER}/bridge", os.X_OK), f"needs the Go reference plugins in {PEER}"),
     "podman": (lambda: bool(shutil.which("podman") and shutil.which("runc")), "needs podman and runc"),
+    "bundles": (bundles.built, "needs built bundles: SUITE_BIN, and FLANNELD or dist/flanneld"),
     "runtime": (
         lambda: bool(shutil.which("containerd") and shutil.which("runc")),
         "needs containerd and runc",

@@ -16,7 +16,7 @@ import tempfile
 try:
     import atheris
 except ModuleNotFoundError:
-    sys.exit("atheris is missing: pip install 'cni-plugins[fuzz]'")
+    sys.exit("atheris is missing: `make fuzz-coverage` has an environment with it")
 
 with atheris.instrument_imports(include=["cni_plugins", "conflist", "flanneld", "ipam"]):
     from tests import hostile_replies, hostile_streams

@@ -1,6 +1,6 @@
 """Programs of the system, from fixed folders and with an environment of their own.
 
-A frozen plugin's LD_LIBRARY_PATH, or a runtime's PATH, must not decide what runs or what it loads.
+A runtime's PATH or LD_LIBRARY_PATH must not decide what runs or what it loads.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ import sys
 import tempfile
 
 RELEASE = "bookworm"
+DEBIAN = (sys.executable, os.path.join(os.path.dirname(__file__), "../../build/debian.py"))
 SETTINGS = ("/etc/pip.conf", "/usr/local/share/ca-certificates")
 
 
@@ -24,9 +25,10 @@ def make(archive: str) -> None:
     os.makedirs(os.path.dirname(archive), exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         root = os.path.join(folder, "root")
+        said = subprocess.run([*DEBIAN, "mirror"], check=True, stdout=subprocess.PIPE, text=True)
         # In a mount namespace: debootstrap mounts /proc, and an interrupted one would leave it there.
         subprocess.run(
-            ["unshare", "--mount", "debootstrap", "--variant=minbase", RELEASE, root],
+            ["unshare", "--mount", "debootstrap", "--variant=minbase", RELEASE, root, said.stdout.strip()],
             check=True,
             stdout=subprocess.DEVNULL,
         )

@@ -6,15 +6,15 @@ of two cores and 5 GB while it lasts, so it is built once, outside of the reposi
 
 from __future__ import annotations
 
-import glob
 import os
 import shutil
 import subprocess
 import sys
 
+from integration.suite import ROOT
+
 PROGRAMS = ("kube-apiserver", "kube-controller-manager", "kubelet")
-PACKAGES = ("dpkg-dev", "golang-go", "rsync")
-_SOURCES = "deb-src http://deb.debian.org/debian bookworm main\n"
+DEBIAN = (sys.executable, os.path.join(ROOT, "build/debian.py"))
 _PACKAGE = "k8s.io/kubernetes"
 
 
@@ -39,20 +39,9 @@ def run(*command: str, cwd: str, **environment: str) -> None:
 
 def fetch(work: str) -> str:
     """Download and unpack the source; return its folder, which is where Go looks for the package."""
-    lists = os.path.join(work, "lists")
-    os.makedirs(os.path.join(lists, "partial"))
-    with open(os.path.join(work, "sources.list"), "w", encoding="ascii") as file:
-        file.write(_SOURCES)
-    options = [
-        *("-o", f"Dir::Etc::sourcelist={work}/sources.list", "-o", "Dir::Etc::sourceparts=-"),
-        *("-o", f"Dir::State::lists={lists}", "-o", "APT::Sandbox::User=root"),
-    ]
-    run("apt-get", *options, "-qq", "update", cwd=work)
-    run("apt-get", *options, "-qq", "source", "--download-only", "kubernetes", cwd=work)
     target = os.path.join(work, "go/src", _PACKAGE)
     os.makedirs(os.path.dirname(target))
-    (description,) = glob.glob(os.path.join(work, "kubernetes_*.dsc"))
-    run("dpkg-source", "--no-check", "-x", description, target, cwd=work)
+    run(*DEBIAN, "source", target, "kubernetes", cwd=work)
     return target
 
 

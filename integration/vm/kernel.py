@@ -1,18 +1,18 @@
 """Debian's kernel, unpacked and never installed: `python -m integration.vm.kernel FOLDER`.
 
-The package is the one that Debian's metapackage names, so that the kernel is always one with its fixes.
+The package is the one that Debian's metapackage names on the day, so that the kernel is always one with its
+fixes.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import subprocess
 import sys
 
 METAPACKAGE = "linux-image-amd64"
-_DEPENDS = re.compile(r"^\s*Depends: (linux-image-\S+)$", re.MULTILINE)
+DEBIAN = (sys.executable, os.path.join(os.path.dirname(__file__), "../../build/debian.py"))
 
 
 class Kernel:
@@ -45,33 +45,33 @@ class Kernel:
         return [os.path.join(top, path) for path in order]
 
 
-def fetch(folder: str) -> None:
-    """Download and unpack the kernel package into a folder, which is emptied before.
+def renew(folder: str) -> None:
+    """Unpack the newest kernel package into a folder; where no mirror answers, the one there stays.
 
     Raises:
-        subprocess.CalledProcessError: apt or dpkg-deb failed, and said why on standard error.
+        subprocess.CalledProcessError: no mirror answers, and there is none yet.
     """
+    note = os.path.join(folder, "package")
+    before = ""
+    if os.path.exists(note):
+        with open(note, encoding="ascii") as file:
+            before = file.read().strip()
+    command = [*DEBIAN, "newest", METAPACKAGE]
+    asked = subprocess.run(command, check=not before, stdout=subprocess.PIPE, text=True)
+    newest = asked.stdout.strip()
+    if asked.returncode:
+        print(f"no mirror said whether there is a newer kernel than {before}", file=sys.stderr)
+    if newest in ("", before):
+        return
+    print(f"downloading {newest} …", flush=True)
+    spare = f"{folder}.new"
+    subprocess.run([*DEBIAN, "unpack", spare, newest], check=True)
+    subprocess.run(["depmod", "--basedir", spare, Kernel(spare).release], check=True)
+    with open(os.path.join(spare, "package"), "w", encoding="ascii") as file:
+        file.write(newest + "\n")
     shutil.rmtree(folder, ignore_errors=True)
-    os.makedirs(folder)
-    try:
-        _download(folder)
-    except subprocess.CalledProcessError:  # apt's lists are missing, or older than the mirror
-        subprocess.run(["apt-get", "update", "-qq"], check=True)
-        _download(folder)
-    (package,) = os.listdir(folder)
-    path = os.path.join(folder, package)
-    subprocess.run(["dpkg-deb", "--extract", path, folder], check=True)
-    os.unlink(path)
-    subprocess.run(["depmod", "--basedir", folder, Kernel(folder).release], check=True)
-
-
-def _download(folder: str) -> None:
-    said = subprocess.run(["apt-cache", "depends", METAPACKAGE], check=True, capture_output=True, text=True)
-    names = _DEPENDS.findall(said.stdout) or [METAPACKAGE]
-    # apt's own user may not write here.
-    command = ["apt-get", "download", "-qq", "-o", "APT::Sandbox::User=root", *names]
-    subprocess.run(command, check=True, cwd=folder)
+    os.rename(spare, folder)
 
 
 if __name__ == "__main__":
-    fetch(sys.argv[1])
+    renew(sys.argv[1])
