@@ -21,7 +21,7 @@ from integration.suite import ROOT
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = [pytest.mark.skipif("SUITE_BIN" not in os.environ, reason="only a frozen bundle is archived")]
+pytestmark = pytest.mark.bundle
 
 STEM = f"cni-plugins-linux-{'amd64' if os.uname().machine == 'x86_64' else 'arm64'}-v{VERSION}"
 COMMIT = "0" * 40
