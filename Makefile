@@ -34,6 +34,9 @@ KUBE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/cni-plugins/kubernetes
 SOURCES := $(shell find build cni_plugins conflist ipam -type f -not -name '*.pyc' 2>/dev/null | sort)
 DAEMON_SOURCES := $(shell find flanneld -type f -not -name '*.pyc' 2>/dev/null | sort)
 
+# Of build/, whose flanneld.py has the name of a package.
+SCRIPTS := $(filter-out flanneld.py,$(notdir $(wildcard build/*.py)))
+
 .PHONY: help
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,6 +71,7 @@ lint: $(VENV)/.made ## Check style, types and layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	cd build && MYPYPATH=.. ../$(BIN)/mypy --config-file=../pyproject.toml --explicit-package-bases $(SCRIPTS)
 	$(BIN)/lint-imports
 	$(BIN)/python build/compile_config.py --check
 	$(BIN)/python build/errors_page.py --check
