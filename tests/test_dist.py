@@ -8,6 +8,7 @@ import importlib
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -23,12 +24,13 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 EPOCH = 1_700_000_000
+SCRIPTS = ("contents", "debian", "dist", "dpkg", "reproduce", "sbom")
 
 
 @pytest.fixture
 def scripts(monkeypatch: pytest.MonkeyPatch) -> dict[str, ModuleType]:
     monkeypatch.syspath_prepend(str(ROOT / "build"))
-    return {name: importlib.import_module(name) for name in ("contents", "dist", "reproduce", "sbom")}
+    return {name: importlib.import_module(name) for name in SCRIPTS}
 
 
 @pytest.fixture
@@ -148,17 +150,25 @@ def test_what_differs_is_named(tmp_path: Path, scripts: dict[str, ModuleType], p
     assert scripts["reproduce"].differences(tmp_path / "one", tmp_path / "one") == []
 
 
-def test_the_versions_of_another_architectures_packages(
-    tmp_path: Path, scripts: dict[str, ModuleType]
-) -> None:
-    """They are unpacked, not installed, so dpkg does not know them."""
-    doc = tmp_path / "usr/share/doc/libexample1"
-    doc.mkdir(parents=True)
-    (doc / "copyright").write_text("text")
-    entry = b"example (1:2.0-3+b1) bookworm; urgency=low, binary-only=yes\n\n  * Rebuild.\n\n"
-    (doc / "changelog.Debian.gz").write_bytes(gzip.compress(entry + b"example (1:2.0-3) bookworm\n"))
-    part = scripts["contents"]._debian_part("libexample1", tmp_path)
-    assert (part.version, part.source) == ("1:2.0-3+b1", ("example", "1:2.0-3"))
+def test_the_packages_of_an_unpacked_root(tmp_path: Path, scripts: dict[str, ModuleType]) -> None:
+    """They are for another architecture, and not installed: debian.py writes dpkg's database."""
+    content, archive = tmp_path / "content", tmp_path / "example.deb"
+    (content / "DEBIAN").mkdir(parents=True)
+    (content / "DEBIAN/control").write_text(
+        "Package: libexample1\nSource: example (1:2.0-3)\nVersion: 1:2.0-3+b1\nArchitecture: arm64\n"
+        "Multi-Arch: same\nMaintainer: nobody <nobody@example.test>\nDescription: x\n more\n"
+    )
+    library = "/usr/lib/aarch64-linux-gnu/libexample.so.1"
+    for name, text in ((library, "\x7fELF"), ("/usr/share/doc/libexample1/copyright", "free")):
+        (content / name[1:]).parent.mkdir(parents=True)
+        (content / name[1:]).write_text(text)
+    subprocess.run(["dpkg-deb", "--build", content, archive], check=True, capture_output=True)
+    (tmp_path / "root").mkdir()
+    scripts["debian"]._record(archive, tmp_path / "root")
+    (found,) = scripts["dpkg"].owners(tmp_path / "root", [library, "/usr/lib/other"]).values()
+    assert found[:4] == ("libexample1", "1:2.0-3+b1", "example", "1:2.0-3")
+    shutil.copytree(content / "usr", tmp_path / "root/usr")
+    assert found.copyright() == b"free"
 
 
 def test_every_locked_package_has_its_sums(scripts: dict[str, ModuleType]) -> None:
@@ -175,7 +185,7 @@ def test_an_unknown_module_is_an_error(tmp_path: Path, scripts: dict[str, Module
     library.parent.mkdir()
     library.write_bytes(b"\x7fELF")
     with pytest.raises(SystemExit, match=r"nobody knows where this is from: nobodys/libnobody\.so\.1"):
-        scripts["contents"].parts(tmp_path)
+        scripts["contents"].parts(tmp_path, "amd64")
 
 
 def test_the_command_without_a_bundle(tmp_path: Path) -> None:
