@@ -14,11 +14,8 @@ times are SOURCE_DATE_EPOCH, or the commit's.
 from __future__ import annotations
 
 import argparse
-import gzip
 import hashlib
-import io
 import os
-import subprocess
 import sys
 import tarfile
 from pathlib import Path
@@ -26,8 +23,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from archive import NAMES, commit_time, folders, git, pack, write  # noqa: E402
 from contents import Part, parts  # noqa: E402
-from launcher import ARCHITECTURES, own_architecture  # noqa: E402
+from launcher import own_architecture  # noqa: E402
 from sbom import document  # noqa: E402
 
 from cni_plugins import VERSION  # noqa: E402
@@ -36,33 +34,7 @@ from cni_plugins.preflight import machine_of  # noqa: E402
 
 MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
 """The kernel's name of each architecture."""
-NAMES = {"cni": "cni-plugins", "flanneld": "flanneld"}
-"""A built folder to its archive's name."""
 STAMP = ".built"  # make's
-
-
-def git(*arguments: str) -> str:
-    """Return what git says of this repository.
-
-    Raises:
-        SystemExit: this is no repository, as in an unpacked source archive.
-    """
-    command = ["git", "-C", str(ROOT), *arguments]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(f"git {arguments[0]}: {done.stderr.strip()}\nwithout git, set SOURCE_DATE_EPOCH and COMMIT")
-    return done.stdout.strip()
-
-
-def folders(dist: Path, own: str) -> dict[tuple[str, str], Path]:
-    """Return the built folders, by kind and architecture."""
-    found = {}
-    for architecture in sorted(ARCHITECTURES):
-        for kind in NAMES:
-            path = (dist if architecture == own else dist / architecture) / kind
-            if path.is_dir():
-                found[kind, architecture] = path
-    return found
 
 
 def check(folder: Path, architecture: str) -> None:
@@ -112,26 +84,6 @@ def members(folder: Path, found: list[Part], epoch: int) -> list[tuple[tarfile.T
     return made
 
 
-def pack(found: list[tuple[tarfile.TarInfo, bytes]]) -> bytes:
-    """Return a compressed tar archive without a time or a name in its header, as `gzip -n` makes it."""
-    whole = io.BytesIO()
-    with (
-        gzip.GzipFile(filename="", mode="wb", compresslevel=9, fileobj=whole, mtime=0) as packed,
-        tarfile.open(fileobj=packed, mode="w", format=tarfile.GNU_FORMAT) as archive,
-    ):
-        for member, content in found:
-            archive.addfile(member, io.BytesIO(content))
-    return whole.getvalue()
-
-
-def write(path: Path, content: bytes) -> None:
-    """Write a file that is whole when it has its name."""
-    spare = path.with_name(f"{path.name}.new")
-    spare.write_bytes(content)
-    spare.chmod(0o644)
-    spare.rename(path)
-
-
 def release(folder: Path, arch: str, kind: str, target: Path, epoch: int, commit: str) -> None:
     """Write a folder's archive, its sum and its list of contents.
 
@@ -161,7 +113,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--target", type=Path, default=ROOT / "dist")
     options = parser.parse_args()
-    epoch = int(os.environ.get("SOURCE_DATE_EPOCH") or git("show", "--no-patch", "--format=%ct", "HEAD"))
+    epoch = commit_time()
     commit = os.environ.get("COMMIT") or git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
     options.target.mkdir(parents=True, exist_ok=True)
     found = folders(ROOT / "dist", own_architecture())

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 EPOCH = 1_700_000_000
-SCRIPTS = ("contents", "debian", "dist", "dpkg", "reproduce", "sbom")
+SCRIPTS = ("archive", "contents", "debian", "dist", "dpkg", "reproduce", "sbom")
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ def opened(content: bytes) -> list[tarfile.TarInfo]:
 
 def test_the_layout(tmp_path: Path, scripts: dict[str, ModuleType], parts: list[object]) -> None:
     source = Path(bundle(tmp_path / "a", "1.0"))
-    found = opened(scripts["dist"].pack(scripts["dist"].members(source, parts, EPOCH)))
+    found = opened(scripts["archive"].pack(scripts["dist"].members(source, parts, EPOCH)))
     assert [member.name.removeprefix("./") for member in found] == [
         *("LICENSE", "README.md", "cni-runtime", "cni-runtime/VERSION", "cni-runtime/cni", "cni-runtime/lib"),
         *("cni-runtime/licenses", "cni-runtime/licenses/pydantic-2.0"),
@@ -79,7 +79,7 @@ def test_nothing_of_the_build_is_in_an_archive(
             os.umask(before)
         for path in source.rglob("*"):
             os.utime(path, (len(name), len(name)), follow_symlinks=False)
-        made.append(scripts["dist"].pack(scripts["dist"].members(source, parts, EPOCH)))
+        made.append(scripts["archive"].pack(scripts["dist"].members(source, parts, EPOCH)))
     assert made[0] == made[1]
     # RFC 1952: no name, time 0.
     assert made[0][:8] == b"\x1f\x8b\x08\x00\0\0\0\0"
@@ -134,10 +134,10 @@ def test_what_differs_is_named(tmp_path: Path, scripts: dict[str, ModuleType], p
             (source / "cni-runtime/lib/more").write_text("")
         (tmp_path / name).mkdir()
         for archive in ("a.tgz", "b.tgz"):
-            content = scripts["dist"].pack(scripts["dist"].members(source, parts, EPOCH))
+            content = scripts["archive"].pack(scripts["dist"].members(source, parts, EPOCH))
             if archive == "a.tgz":
-                content = scripts["dist"].pack([])
-            scripts["dist"].write(tmp_path / name / archive, content)
+                content = scripts["archive"].pack([])
+            scripts["archive"].write(tmp_path / name / archive, content)
     (tmp_path / "one/b.tgz.sha256").write_text("")
     found = scripts["reproduce"].differences(tmp_path / "one", tmp_path / "other")
     assert found == [
