@@ -134,11 +134,16 @@ reproduce: ## Build this commit twice, in two folders, and compare the archives 
 	@$(IN) build $(PYTHON) build/reproduce.py
 
 .PHONY: image
-image: ## Build the container image (ENGINE=docker or podman, IMAGE=… names it, IMAGE_SOURCE=… tells where its source is)
-	$(ENGINE) build $(if $(IMAGE_SOURCE),--label org.opencontainers.image.source=$(IMAGE_SOURCE)) $(IMAGE_ARGS) -t $(IMAGE) .
+image: ## Build the container image (ENGINE=docker or podman, IMAGE=…, PLATFORM=linux/arm64, IMAGE_SOURCE=… where its source is)
+	$(ENGINE) build $(if $(PLATFORM),--platform $(PLATFORM)) --build-arg SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) \
+		$(if $(IMAGE_SOURCE),--label org.opencontainers.image.source=$(IMAGE_SOURCE)) $(IMAGE_ARGS) -t $(IMAGE) .
+
+.PHONY: image-oci
+image-oci: $(BUNDLE)/.built $(DAEMON)/.built ## Write the image into a file in dist, without a container engine or a registry
+	@$(IN) build $(BIN)/python build/oci.py $(ARGS)
 
 .PHONY: test-image
-test-image: .work/image/base.tar $(VENV)/.made ## Build the image with podman, on a Debian made by debootstrap, and run what is in it (10 minutes)
+test-image: .work/image/base.tar $(BUNDLE)/.built $(DAEMON)/.built ## Build the image with podman, on a Debian made by debootstrap, and run what is in it (10 minutes)
 	@IMAGE_BASE=$(abspath $<) $(IN) image $(BIN)/pytest $(or $(ARGS),integration/image)
 
 .PHONY: install
