@@ -40,6 +40,9 @@ HIDDEN = (
 )
 """What a machine that runs containers keeps there: a node is a machine on which nothing has run yet."""
 
+PARAMETERS = ("ip_forward", "conf/all/rp_filter", "conf/default/rp_filter")
+"""What a new network namespace has from the machine, where they are often set: parameters of IPv4."""
+
 
 def main() -> None:
     """Hold a node until standard input ends."""
@@ -50,6 +53,7 @@ def main() -> None:
     os.makedirs("/run/netns")
     os.makedirs("/run/lock")
     _own_sysfs()
+    reset_parameters()
     for folder in OVERLAID:
         _overlay(folder)
     os.write(1, b"ready\n")
@@ -57,6 +61,13 @@ def main() -> None:
         pass
     while _end_everyone(owner):
         os.sched_yield()
+
+
+def reset_parameters() -> None:
+    """Give this network namespace's parameters the values that the kernel begins with."""
+    for name in PARAMETERS:
+        with open(f"/proc/sys/net/ipv4/{name}", "w", encoding="ascii") as file:
+            file.write("0")
 
 
 def _own_sysfs() -> None:

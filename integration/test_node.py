@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from integration.holder import PARAMETERS, reset_parameters
 from integration.node import PEER, Node
 from integration.suite import ROOT
 from integration.waiting import until
@@ -196,3 +197,13 @@ print([path for path in HIDDEN if os.listdir(path) != ["theirs"]])
 """
     done = subprocess.run([sys.executable, "-c", script, ROOT], stdout=subprocess.PIPE, text=True, check=True)
     assert done.stdout == "[]\n" * 3
+
+
+def test_parameters_are_not_the_machines(node: Node) -> None:
+    keys = [f"net.ipv4.{name.replace('/', '.')}" for name in PARAMETERS]
+    show = ["sysctl", "-n", *keys]
+    assert node.run(show).stdout == b"0\n" * len(keys)
+    node.run(["sysctl", "-qw", *(f"{key}=1" for key in keys)])
+    with node.entered():
+        reset_parameters()
+    assert node.run(show).stdout == b"0\n" * len(keys)
