@@ -40,11 +40,11 @@ help: ## Show this list
 
 .PHONY: demo
 demo: $(BUNDLE)/.built ## Build, then show a two-pod flannel network at work
-	@$(IN) test $(BIN)/python -m demo $(BUNDLE)
+	@$(IN) demo $(BIN)/python -m demo $(BUNDLE)
 
 .PHONY: demo-cluster
 demo-cluster: $(BUNDLE)/.built $(DAEMON)/.built ## Build, then show pods on several machines talk through flanneld
-	@$(IN) test $(BIN)/python -m demo.cluster $(BUNDLE) $(DAEMON)/flanneld
+	@$(IN) demo $(BIN)/python -m demo.cluster $(BUNDLE) $(DAEMON)/flanneld
 
 .PHONY: test
 test: lint $(BUNDLE)/.built $(DAEMON)/.built ## Check style, types and layers; run all tests
@@ -76,8 +76,11 @@ lint: $(VENV)/.made ## Check style, types and layers
 bench: bench-plugins bench-scale ## Compare with the Go plugins, measure flanneld with 5,000 nodes (6 minutes)
 
 .PHONY: bench-plugins
-bench-plugins: $(BUNDLE)/.built ## Compare with the Go plugins (PEER_BIN=… if not Debian's)
-	@$(IN) test $(BIN)/python -m bench $(ARGS)
+bench-plugins: $(BUNDLE)/.built $(if $(PEER),.work/peer/$(PEER)) ## Compare with Debian's Go plugins (PEER=forky: those of another release, PEER_BIN=…: others)
+	@$(if $(PEER),PEER_BIN=.work/peer/$(PEER)/usr/lib/cni) $(IN) test $(BIN)/python -m bench $(ARGS)
+
+.work/peer/%:
+	@$(IN) build $(PYTHON) build/debian.py unpack --release $* $@ containernetworking-plugins
 
 .PHONY: bench-scale
 bench-scale: $(BUNDLE)/.built $(DAEMON)/.built ## Measure flanneld with 1,000 and 5,000 nodes
@@ -117,6 +120,14 @@ packages: $(VENV)/.made
 .PHONY: shell
 shell: $(VENV)/.made ## Start a shell where the packages are that tests need
 	@$(IN) test $(or $(ARGS),bash)
+
+.PHONY: dist
+dist: $(BUNDLE)/.built $(DAEMON)/.built ## Make the archives of a release in dist, with their sums and what is in them
+	@$(IN) build $(BIN)/python build/dist.py $(ARGS)
+
+.PHONY: reproduce
+reproduce: ## Build this commit twice, in two folders, and compare the archives (5 minutes)
+	@$(IN) build $(PYTHON) build/reproduce.py
 
 .PHONY: image
 image: ## Build the container image (ENGINE=docker or podman, IMAGE=… names it, IMAGE_SOURCE=… tells where its source is)

@@ -76,6 +76,8 @@ def main() -> None:
     build_launcher(arch, runtime / "cni")
     shutil.copytree(ROOT / "ipam/dhcp/systemd", runtime / "systemd")
     (runtime / "VERSION").write_text(VERSION + "\n")
+    for name in ("install.py", "preflight.py"):
+        shutil.copyfile(ROOT / "cni_plugins" / name, runtime / name)
     # Whoever runs from the old folder keeps it until the new one has its name.
     fresh = target.with_name(target.name + ".new")
     shutil.rmtree(fresh, ignore_errors=True)

@@ -232,7 +232,7 @@ def main() -> None:
     parser.add_argument("--architecture", default="")
     parser.add_argument("--release", default="")
     parser.add_argument("--dependencies", action="store_true")
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()
     with tempfile.TemporaryDirectory() as folder:
         if given.command == "mirror":
             print(machine_sources(Path(folder))[0][0])

@@ -1,12 +1,13 @@
 """Build the plugins' executable: one static file for one architecture.
 
-Usage: launcher.py [--arch amd64|arm64] TARGET. It consists of launcher.c, json.c, left_out.c, the modules
-that freeze.py writes, and Debian's static libpython and C library of that architecture.
+Usage: launcher.py [--arch amd64|arm64] [--main MODULE] TARGET. It consists of launcher.c, json.c, left_out.c,
+the modules that freeze.py writes, and Debian's static libpython and C library of that architecture.
 """
 
 from __future__ import annotations
 
 import argparse
+import fcntl
 import os
 import re
 import sys
@@ -69,7 +70,7 @@ def own_architecture() -> str:
 def sysroot(arch: str) -> Path:
     """Return the root below which an architecture's libpython, zlib and their headers are.
 
-    Another architecture's are downloaded and unpacked, not installed. Its C library comes with the cross compiler.
+    Another architecture's are downloaded and unpacked, not installed. Its C library comes with the compiler.
     """
     if arch == own_architecture():
         return Path("/")
@@ -87,34 +88,39 @@ def build_launcher(arch: str, target: Path, main: str = PLUGINS) -> None:
     Raises:
         SystemExit: a step failed, or the executable is not what `check` demands.
     """
-    triple, root = ARCHITECTURES[arch].triple, sysroot(arch)
     work = ROOT / ".work/launcher" / arch / main
     work.mkdir(parents=True, exist_ok=True)
     target.parent.mkdir(parents=True, exist_ok=True)
+    with (work / "lock").open("w") as lock:  # several tests may build at the same time
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _link(arch, target, _compile(arch, work, main))
+    check(arch, target)
+
+
+def _compile(arch: str, work: Path, main: str) -> list[Path]:
+    """Compile everything of ours; return the objects."""
     # Another order of a set's elements, by the strings' hashes, would be another file.
-    run(
-        sys.executable,
-        ROOT / "build/freeze.py",
-        "--main",
-        main,
-        work / "frozen.h",
-        env={"PYTHONHASHSEED": "0"},
-    )
-    compiler = f"{triple}-gcc"
+    freeze = (sys.executable, ROOT / "build/freeze.py", "--main", main, work / "frozen.h")
+    run(*freeze, env={"PYTHONHASHSEED": "0"})
+    include = sysroot(arch) / "usr/include"
     objects = []
     for name in SOURCES:
         objects.append(work / f"{name}.o")
         run(
-            *(compiler, *COMPILER_OPTIONS, f"-ffile-prefix-map={ROOT}=.", "-I", work),
-            *("-I", root / "usr/include/python3.11", "-I", root / "usr/include"),
+            *(f"{ARCHITECTURES[arch].triple}-gcc", *COMPILER_OPTIONS, f"-ffile-prefix-map={ROOT}=."),
+            *("-I", work, "-I", include / "python3.11", "-I", include),
             *("-c", ROOT / f"build/{name}.c", "-o", objects[-1]),
         )
-    library = root / f"usr/lib/python3.11/config-3.11-{triple}/libpython3.11.a"
-    page = f"-Wl,-z,max-page-size={ARCHITECTURES[arch].page}"
+    return objects
+
+
+def _link(arch: str, target: Path, objects: list[Path]) -> None:
+    """Link objects with Debian's libraries."""
+    triple, lib = ARCHITECTURES[arch].triple, sysroot(arch) / "usr/lib"
     # zlib is there for binascii.crc32 alone.
-    archives = (library, root / f"usr/lib/{triple}/libz.a", "-lm")
-    run(compiler, *LINKER_OPTIONS, page, *objects, *archives, "-o", target)
-    check(arch, target)
+    archives = (lib / f"python3.11/config-3.11-{triple}/libpython3.11.a", lib / f"{triple}/libz.a", "-lm")
+    page = f"-Wl,-z,max-page-size={ARCHITECTURES[arch].page}"
+    run(f"{triple}-gcc", *LINKER_OPTIONS, page, *objects, *archives, "-o", target)
 
 
 def check(arch: str, file: Path) -> None:
@@ -149,9 +155,10 @@ def main() -> None:
     """Build what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--arch", choices=ARCHITECTURES, default=own_architecture())
+    parser.add_argument("--main", default=PLUGINS, help="the module whose main() it runs")
     parser.add_argument("target", type=Path)
     options = parser.parse_args()
-    build_launcher(options.arch, options.target)
+    build_launcher(options.arch, options.target, options.main)
 
 
 if __name__ == "__main__":

@@ -40,6 +40,7 @@ OVERLAID = ("usr", "etc", "var")
 STATUS = Path("/var/lib/dpkg/status")
 INSIDE = "CNI_BUILD_OVERLAY"
 """Set for commands in an overlay, to the group that is there."""
+OVERWRITE = ("--option", "Dpkg::Options::=--force-overwrite")
 
 NEWNS = 0x00020000  # sched.h
 MS_BIND, MS_REC, MS_PRIVATE = 0x1000, 0x4000, 1 << 18  # sys/mount.h
@@ -170,8 +171,13 @@ def hide_services() -> None:
         mount("none", "/proc/sys/fs/binfmt_misc", "tmpfs")
 
 
-def apt_install(packages: Sequence[str]) -> None:
+def apt_install(packages: Sequence[str], *, in_layer: bool) -> None:
     """Install packages, starting no service (policy-rc.d, invoke-rc.d(8)).
+
+    Args:
+        packages: their names.
+        in_layer: they may take over files of the machine's packages, as Debian's kubectl does of somebody
+            else's: nobody but our commands sees it.
 
     Raises:
         SystemExit: apt failed, with what it said.
@@ -183,7 +189,8 @@ def apt_install(packages: Sequence[str]) -> None:
         policy.write_text("#!/bin/sh\nexit 101\n")
         policy.chmod(0o755)
     try:
-        for command in (["update"], ["install", "--yes", "--no-install-recommends", *packages]):
+        options = ["--yes", "--no-install-recommends", *OVERWRITE * in_layer]
+        for command in (["update"], ["install", *options, *packages]):
             done = subprocess.run(
                 ["apt-get", "-qq", *command],
                 env={**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C"},
@@ -233,7 +240,7 @@ def make_layer(layer: Path, below: Sequence[Path], packages: Sequence[str]) -> N
             own_mounts()
             lay(below, spare)
             hide_services()
-            apt_install(packages)
+            apt_install(packages, in_layer=True)
             shutil.rmtree("/var/cache/apt/archives", ignore_errors=True)
             status = 0
         except NoOverlayError as error:
@@ -323,7 +330,7 @@ def main() -> None:
         except NoOverlayError as error:
             if wanted := missing(packages):
                 print(f"no overlay here ({error}): Debian's packages go onto this machine", file=sys.stderr)
-                apt_install(wanted)
+                apt_install(wanted, in_layer=False)
     if command:
         os.execvp(command[0], command)  # noqa: S606 (a shell would be one more process)
 

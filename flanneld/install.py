@@ -11,7 +11,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from cni_plugins import install
+from cni_plugins import install, preflight
 from cni_plugins.kernel import files
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def main(arguments: Sequence[str]) -> int:
             said = install.install(given.bundle, given.target)
         else:
             said = "written" if install_conf(given.template, given.target) else "up to date"
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, preflight.UnfitError) as error:
         print(f"flanneld {command}: {error}", file=sys.stderr)
         return 1
     print(f"{given.target}: {said}")

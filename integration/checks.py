@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from integration import namespaces
 from integration.closing import Closing
 from integration.node import PEER
+from integration.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -185,9 +186,18 @@ def outside(node: Node) -> None:
             node.run(["ip", "address", "add", f"{address}/64", "dev", name, "nodad"], netns=netns)
 
 
-def ping(node: Node, netns: str, target: str, *options: str, wait: float = 3) -> bool:
-    """Send one echo request from a container; tell whether the answer came within some seconds."""
-    command = ["ping", "-n", "-q", "-c1", f"-W{wait}", *options, target]
+def ping(node: Node, netns: str, target: str, *options: str, wait: float = 20) -> bool:
+    """Send an echo request a second from a container until one is answered; tell whether that came to pass.
+
+    Args:
+        node: the node.
+        netns: the container.
+        target: whom it pings.
+        options: of ping(8).
+        wait: seconds that all of it may take. Below one, there is one request.
+    """
+    limit = f"-w{wait:.0f}" if wait >= 1 else f"-W{wait}"
+    command = ["ping", "-n", "-q", "-c1", limit, *options, target]
     return node.run(command, netns=netns, check=False).returncode == 0
 
 
@@ -205,7 +215,7 @@ def source_seen(node: Node, sender: str, receiver: str, target: str, port: int =
     with node.entered(receiver):
         server = socket.socket(family, socket.SOCK_DGRAM)
     with server:
-        server.settimeout(3)
+        server.settimeout(PATIENCE)
         server.bind(("", port))
         with node.entered(sender), socket.socket(family, socket.SOCK_DGRAM) as client:
             client.sendto(b"?", (target, port))
@@ -243,7 +253,7 @@ class Wire(Closing):
         """Send a frame."""
         self._socket.send(target + source + self.ethertype.to_bytes(2, "big") + payload.ljust(46, b"\0"))
 
-    def receive(self, timeout: float = 1.0) -> bytes:
+    def receive(self, timeout: float = PATIENCE) -> bytes:
         """Return the next frame that came in; empty when none does in so many seconds."""
         self._socket.settimeout(timeout)
         while True:
@@ -254,11 +264,11 @@ class Wire(Closing):
             if kind != socket.PACKET_OUTGOING:
                 return frame
 
-    def payload(self, timeout: float = 1.0) -> bytes:
+    def payload(self, timeout: float = PATIENCE) -> bytes:
         """Return the next frame's payload, without padding."""
         return self.receive(timeout)[14:].rstrip(b"\0")
 
-    def frames(self, until: float = 1.0) -> Iterable[bytes]:
+    def frames(self, quiet: float = PATIENCE) -> Iterable[bytes]:
         """Yield what comes in, until nothing has come for so many seconds."""
-        while frame := self.receive(until):
+        while frame := self.receive(quiet):
             yield frame

@@ -37,6 +37,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     needs.demand(item)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _umask() -> Iterator[None]:
+    """The modes of files are tested: those of whoever runs the tests do not matter."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
+
+
 @pytest.fixture(scope="session")
 def suite_bin(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The folder of our plugins: a bundle that SUITE_BIN names, or the source tree."""

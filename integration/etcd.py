@@ -6,10 +6,10 @@ import json
 import os
 import signal
 import subprocess
-import time
 from typing import TYPE_CHECKING, Any, Self
 
 from integration.node import PATH
+from integration.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,11 +65,12 @@ class Etcd:
             stdout=subprocess.DEVNULL,
             stderr=None if os.environ.get("SHOW_LOGS") else subprocess.DEVNULL,
         )
-        deadline = time.monotonic() + 20
-        while self.ctl("endpoint", "health", check=False).returncode:
-            assert time.monotonic() < deadline, "etcd does not start"
-            assert self._process.poll() is None, "etcd ended"
-            time.sleep(0.05)
+        until(self._serves)
+
+    def _serves(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, "etcd ended"
+        return self.ctl("endpoint", "health", check=False).returncode == 0
 
     def pause(self) -> None:
         """Let it hang: connections stay, and nobody answers; `stop` ends it nevertheless."""
@@ -90,7 +91,7 @@ class Etcd:
     def ctl(self, *words: str, check: bool = True, user: str = "") -> subprocess.CompletedProcess[bytes]:
         """Run etcdctl."""
         who = ["--user", user] if user else []
-        command = ["etcdctl", "--endpoints", self.url, "--command-timeout", "5s", *self._tls(), *who, *words]
+        command = ["etcdctl", "--endpoints", self.url, "--command-timeout", "60s", *self._tls(), *who, *words]
         return self.node.run(command, {"ETCDCTL_API": "3", "PATH": PATH}, check=check)
 
     def _tls(self) -> list[str]:

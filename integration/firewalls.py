@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import subprocess
-import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from integration.checks import OUTSIDE4, V4, V6, files, outside, ping
+from integration.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,7 +19,6 @@ OF = {"ip": "iptables", "ip6": "ip6tables"}
 FORWARD = '-A FORWARD -m comment --comment "CNI firewall plugin rules" -j CNI-FORWARD'
 """The rule by which iptables comes to the pods' rules."""
 BACKENDS = ("nftables", "iptables")
-DEADLINE = 30
 
 
 def conf(result: Any = None, **keys: Any) -> dict[str, Any]:
@@ -103,15 +102,15 @@ def firewalld(node: Node) -> Iterator[None]:
     """Run a message bus and Debian's firewalld inside; the block begins when it is on the bus.
 
     Raises:
-        TimeoutError: it was not there within half a minute.
+        TimeoutError: it did not get there.
     """
     os.makedirs(node.path("/run/dbus"))
     quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     bus = node.popen(["dbus-daemon", "--system", "--nofork", "--nopidfile"], **quiet)
     with _ended(bus):
-        _wait_for(node, ["test", "-S", "/run/dbus/system_bus_socket"])
+        until(lambda: os.path.exists(node.path("/run/dbus/system_bus_socket")))
         with _ended(node.popen(["firewalld", "--nofork", "--nopid"], **quiet)):
-            _wait_for(node, ["firewall-cmd", "--state"])
+            until(lambda: node.run(["firewall-cmd", "--state"], check=False).returncode == 0)
             yield
 
 
@@ -127,11 +126,3 @@ def _ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
     finally:
         process.kill()
         process.wait()
-
-
-def _wait_for(node: Node, command: list[str]) -> None:
-    end = time.monotonic() + DEADLINE
-    while node.run(command, check=False).returncode != 0:
-        if time.monotonic() > end:
-            raise TimeoutError(f"{' '.join(command)} has not succeeded in {DEADLINE} s")
-        time.sleep(0.05)

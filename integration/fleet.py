@@ -18,6 +18,7 @@ from integration.flannel import SUBNET_FILE
 from integration.node import PATH, PEER
 from integration.suite import ROOT
 from integration.underlay import Underlay, address
+from integration.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -76,7 +77,7 @@ class Member:
 
     def wait_until_ready(self) -> None:
         """Wait until the paths are up."""
-        wait(lambda: "are up" in self.get("/readyz") or self.daemon_ended(), 120)
+        wait(lambda: "are up" in self.get("/readyz") or self.daemon_ended())
         assert not self.daemon_ended(), "the daemon ended; SHOW_LOGS=1 shows what it said"
 
     def launch(self, flags: Sequence[str], variables: Mapping[str, str] | None = None) -> None:
@@ -95,7 +96,7 @@ class Member:
         """End the daemon as systemd or a kubelet would; return its exit status."""
         assert self.daemon is not None
         self.daemon.terminate()
-        return self.daemon.wait(10)
+        return self.daemon.wait(PATIENCE)
 
     def subnet_env(self) -> dict[str, str]:
         """Return what subnet.env says."""
@@ -116,7 +117,7 @@ class Member:
     def get(self, path: str) -> str:
         """Return what the daemon's health server answers; nothing when it is not well, or not there."""
         with self.node.entered():
-            connection = HTTPConnection("127.0.0.1", HEALTH, timeout=5)
+            connection = HTTPConnection("127.0.0.1", HEALTH, timeout=PATIENCE)
             try:
                 connection.request("GET", path)
                 answer = connection.getresponse()
@@ -234,7 +235,7 @@ def write_files(node: Node, files: Mapping[str, bytes]) -> None:
             file.write(content)
 
 
-def wait(ready: Callable[[], bool], seconds: float = 10) -> float:
+def wait(ready: Callable[[], bool], seconds: float = PATIENCE) -> float:
     """Wait until something is so; return how many seconds it took.
 
     Raises:

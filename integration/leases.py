@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import asynccontextmanager
 from ipaddress import IPv4Address, IPv6Address
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from flanneld.lease import LeaseAttrs, encode_data
 from integration.etcd import PREFIX
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from flanneld.lease import Key, Lease
     from integration.etcd import Etcd
@@ -29,8 +30,10 @@ def attrs(number: int, family: int = 4) -> LeaseAttrs:
 
 
 @asynccontextmanager
-async def manager(etcd: Etcd, margin: float = 3600, ttl: int = 86400) -> AsyncIterator[EtcdManager]:
-    made = EtcdManager(Client(Access((etcd.outside,))), PREFIX, margin, ttl)
+async def manager(
+    etcd: Etcd, margin: float = 3600, ttl: int = 86400, clock: Callable[[], float] = time.monotonic
+) -> AsyncIterator[EtcdManager]:
+    made = EtcdManager(Client(Access((etcd.outside,))), PREFIX, margin, ttl, clock)
     try:
         yield made
     finally:

@@ -48,6 +48,11 @@ class Monitor(Closing):
         lines = [f"{line} " for line in self._lines if f" dev {device} " in f"{line} "]
         return [("-" if line.startswith("Deleted") else "") + _kind(line) for line in lines if _kind(line)]
 
+    def gone(self, prefix: str) -> list[str]:
+        """Return the notices of removed routes, on any device, whose destination begins with some text."""
+        self._settle()
+        return [line for line in self._lines if line.startswith(f"Deleted {prefix}") and " via " in line]
+
     def forget(self) -> None:
         """Forget what happened until now."""
         self._settle()

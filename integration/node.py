@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from integration import namespaces
 from integration.closing import Closing
+from integration.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -86,7 +87,7 @@ class Node(Closing):
         *,
         check: bool = True,
         netns: str = "",
-        timeout: float = 60,
+        timeout: float = PATIENCE,
     ) -> subprocess.CompletedProcess[bytes]:
         """Run a program inside to its end.
 

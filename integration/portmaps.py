@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 NODE4, NODE6 = "192.0.2.1", "2001:db8::1"
 SECOND4 = "192.0.2.3"
 OUTSIDE4, OUTSIDE6 = "192.0.2.2", "2001:db8::2"
-TIMEOUT = 3
+TIMEOUT = 60
 
 
 def pod4(number: int) -> str:

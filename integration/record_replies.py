@@ -16,7 +16,8 @@ from cni_plugins.kernel import link, nlattr
 from cni_plugins.kernel.netlink import Netlink
 from cni_plugins.kernel.nfnetlink import Netfilter
 from integration.node import Node
-from tests.hostile_replies import FILE, HEADER, INDEX, READERS, renumbered
+from tests.hostile_replies import FILE, READERS
+from tests.kernel_readers import HEADER, INDEX, renumbered
 
 if TYPE_CHECKING:
     import _socket

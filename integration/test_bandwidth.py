@@ -1,9 +1,8 @@
-"""bandwidth: rates that iperf3 measures, and its place in a list of plugins."""
+"""bandwidth: how it paces packets, and its place in a list of plugins."""
 
 from __future__ import annotations
 
-import json
-import subprocess
+import math
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,52 +14,57 @@ from integration.bandwidths import (
     bandwidth,
 )
 from integration.checks import address_of, bridge, check, leftovers, pods, ptp
+from integration.shaping import Limit, Paced, send
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from integration.node import Node
 
 
-def rate(node: Node, target: str, *options: str) -> float:
-    """Return the bits a second that arrive when the node sends to a container; with -R, the other way."""
-    server = node.popen(["iperf3", "-s", "-1", "--forceflush"], netns="c1", stdout=subprocess.PIPE)
-    assert server.stdout is not None
-    server.stdout.readline()
-    server.stdout.readline()  # it listens
-    done = node.run(["iperf3", "-c", target, "-J", "-t2", "-O1", *options], timeout=30)
-    server.communicate()
-    received: float = json.loads(done.stdout)["end"]["sum_received"]["bits_per_second"]
-    return received
+def holds(node: Node, limit: Limit, pod: Any, direction: str, size: int = 1400) -> Paced:
+    """Assert that a limit lets its burst pass, and the rest at its rate; return how a burst was paced."""
+    paced = send(node, limit, *WAYS[direction](pod), size)
+    assert paced.excess(limit) < limit.burst / 10 + 2 * paced.size
+    assert paced.rate == pytest.approx(limit.rate, rel=0.1)
+    return paced
 
 
-def holds(node: Node, target: str, wanted: float, *options: str) -> None:
-    """Assert that a limit holds within 10 %; a machine that is busy elsewhere may fall short twice."""
-    for _again in range(2):
-        measured = rate(node, target, *options)
-        if measured > 0.9 * wanted:
-            break
-    else:
-        measured = rate(node, target, *options)
-    assert measured == pytest.approx(wanted, rel=0.1)
+WAYS: dict[str, Callable[[Any], tuple[str, str, str]]] = {
+    "ingress": lambda pod: (address_of(pod), "", "c1"),
+    "egress": lambda pod: (pod["ips"][0]["gateway"], "c1", ""),
+}
+"""The target's address, the sender and the receiver of each direction."""
 
 
-@pytest.mark.parametrize("megabits", [10, 1000])
-@pytest.mark.parametrize("direction", ["ingress", "egress"])
-def test_a_rate_holds(node: Node, pod: Any, direction: str, megabits: int) -> None:
-    options = ["-R"] if direction == "egress" else []
-    if megabits > 10 and rate(node, address_of(pod), *options) < 1.5 * megabits * MBIT:
-        pytest.skip("the machine does not manage the rate without a limit")
-    limit = {f"{direction}Rate": megabits * MBIT, f"{direction}Burst": max(megabits * MBIT // 100, MBIT // 5)}
-    node.add("bandwidth", bandwidth(pod, **limit), netns="c1")
-    holds(node, address_of(pod), megabits * MBIT, *options)
-    if megabits == 10:  # the other direction is free
-        assert rate(node, address_of(pod), *([] if options else ["-R"])) > 100 * MBIT
+@pytest.mark.parametrize("direction", WAYS)
+def test_a_rate_holds(node: Node, pod: Any, direction: str) -> None:
+    limit = Limit(10 * MBIT, 2 * MBIT)
+    assert send(node, limit, *WAYS[direction](pod)).rate > 10 * limit.rate
+    keys = {f"{direction}Rate": limit.rate, f"{direction}Burst": limit.burst}
+    node.add("bandwidth", bandwidth(pod, **keys), netns="c1")
+    holds(node, limit, pod, direction)
+    (other,) = {*WAYS} - {direction}
+    assert send(node, limit, *WAYS[other](pod)).rate > 10 * limit.rate
+
+
+@pytest.mark.parametrize("direction", WAYS)
+def test_a_rate_of_a_gigabit_holds(node: Node, pod: Any, direction: str, record_property: Any) -> None:
+    """Where the machine sends slower than that nothing waits, and more than the limit must not pass."""
+    limit = Limit(1000 * MBIT, 10 * MBIT)
+    keys = {f"{direction}Rate": limit.rate, f"{direction}Burst": limit.burst}
+    node.add("bandwidth", bandwidth(pod, **keys), netns="c1")
+    paced = send(node, limit, *WAYS[direction](pod), 60_000)
+    assert paced.excess(limit) < limit.burst / 10 + 2 * paced.size
+    assert paced.rate == math.inf or paced.rate == pytest.approx(limit.rate, rel=0.1)
+    record_property("rate", f"{paced.rate / MBIT:.0f} Mbit/s of {len(paced.queued)} that waited")
 
 
 def test_both_directions_over_ptp(node: Node) -> None:
     result = pods(node, ptp(), "c1", plugin="ptp")[0]
     node.add("bandwidth", bandwidth(result, **LIMITS), netns="c1")
-    holds(node, address_of(result), 10 * MBIT)
-    holds(node, address_of(result), 20 * MBIT, "-R")
+    for direction in WAYS:
+        holds(node, Limit(LIMITS[f"{direction}Rate"], LIMITS[f"{direction}Burst"]), result, direction)
 
 
 def test_a_list_of_several_plugins(node: Node, pod: Any) -> None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from bench.process import Job
 
 ROWS = ("masq-portmap", "version")
+BURN = "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done"
 
 
 def bench(folder: str, *arguments: str) -> tuple[int, str]:
@@ -75,23 +76,23 @@ def test_calls_get_their_input_and_are_measured() -> None:
     costs = run_all([once("/bin/cat", stdin=text, heard=heard) for text in (b"one", b"two", b"three")], 2)
     assert sorted(heard) == [b"one", b"three", b"two"]
     assert len(costs) == 3
-    burn = once("/bin/sh", "-c", "i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done")
-    [cost] = run_all([burn])
+    [cost] = run_all([once("/bin/sh", "-c", BURN)])
     assert 5 < cost.cpu <= cost.wall * 1.2
 
 
 def test_what_only_prepares_is_not_timed() -> None:
-    def job() -> Job:
-        yield Call("/bin/sleep", {}, b"", ("0.3",), timed=False)
+    def job(*, timed: bool) -> Job:
+        yield Call("/bin/sh", {}, b"", ("-c", BURN), timed=timed)
         yield Call("/bin/true", {}, b"")
 
-    [cost] = run_all([job()])
-    assert 0 < cost.wall < 250
+    whole, part = run_all([job(timed=timed) for timed in (True, False)])
+    assert 0 < part.cpu < whole.cpu / 2
 
 
-def test_several_run_at_the_same_time() -> None:
-    costs = run_all([once("/bin/sleep", "0.2") for _ in range(4)], 4)
-    assert all(200 <= cost.wall < 790 for cost in costs)
+def test_several_run_at_the_same_time(tmp_path: Path) -> None:
+    """None ends before all are there."""
+    meet = f"cd '{tmp_path}'; touch $0; until [ $(ls | wc -l) = 4 ]; do sleep 0.01; done"
+    assert len(run_all([once("/bin/sh", "-c", meet, str(number)) for number in range(4)], 4)) == 4
 
 
 def test_a_failed_call_is_an_error_with_its_output() -> None:

@@ -27,6 +27,7 @@ from integration.checks import (
     port_of,
     refusal,
 )
+from integration.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from integration.node import Node
@@ -81,7 +82,7 @@ def test_hairpin_mode_sends_a_frame_back_where_it_came_from(node: Node, hairpin:
     with Wire(node, "c1") as sender, Wire(node, "c2") as other:
         sender.send(b"around", source=mac_of(node, "c1"))
         assert other.payload() == b"around"
-        assert sender.payload(1.0 if hairpin else 0.2) == (b"around" if hairpin else b"")
+        assert sender.payload(PATIENCE if hairpin else 0.2) == (b"around" if hairpin else b"")
 
 
 @pytest.mark.parametrize("promiscuous", [False, True])
@@ -91,7 +92,7 @@ def test_promisc_mode_lets_the_host_see_what_is_not_for_it(node: Node, promiscuo
     with Wire(node, "", "br0") as host, Wire(node, "c1") as sender, Wire(node, "c2") as receiver:
         sender.send(b"private", source=mac_of(node, "c1"), target=mac_of(node, "c2"))
         assert receiver.payload() == b"private"
-        assert host.payload(1.0 if promiscuous else 0.2) == (b"private" if promiscuous else b"")
+        assert host.payload(PATIENCE if promiscuous else 0.2) == (b"private" if promiscuous else b"")
 
 
 @pytest.mark.parametrize(
@@ -149,13 +150,13 @@ def test_without_macspoofchk_it_passes(node: Node) -> None:
         assert receiver.payload() == b"forged"
 
 
-def neighbour_solicitations(node: Node, seen_from: str, address: str, seconds: float) -> list[bytes]:
+def neighbour_solicitations(node: Node, seen_from: str, address: str) -> list[bytes]:
     """Return the DAD probes (RFC 4862, 5.4.2) for a new pod's address: their source is unspecified."""
     target = bytes.fromhex(address)
     with Wire(node, seen_from, ethertype=0x86DD) as wire:
         pods(node, dual_stack(enabledad=True), "c2")
         found = []
-        for frame in wire.frames(seconds):
+        for frame in wire.frames():
             source, kind, asked = frame[22:38], frame[54:55], frame[62:78]
             if kind == b"\x87" and source == bytes(16) and asked == target:
                 found.append(frame)
@@ -165,7 +166,7 @@ def neighbour_solicitations(node: Node, seen_from: str, address: str, seconds: f
 
 def test_enabledad_looks_for_duplicates(node: Node) -> None:
     pods(node, dual_stack(), "c1")
-    assert neighbour_solicitations(node, "c1", "fd000077000000000000000000000003", 3.0)
+    assert neighbour_solicitations(node, "c1", "fd000077000000000000000000000003")
     assert ping(node, "c2", "fd00:77::2")
 
 

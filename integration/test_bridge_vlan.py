@@ -59,7 +59,7 @@ def passes(node: Node, sender: str, receiver: str, tag: int | None = None) -> bo
         else:
             leaving.ethertype, inner = TAG, leaving.ethertype
             leaving.send(tag.to_bytes(2, "big") + inner.to_bytes(2, "big") + b"frame", source=source)
-        return arriving.payload() == b"frame"
+        return arriving.payload(1.0) == b"frame"
 
 
 def test_an_existing_bridge_that_does_not_filter(node: Node) -> None:

@@ -25,7 +25,7 @@ from integration.dhcp import (
     log,
     network,
 )
-from integration.waiting import until
+from integration.waiting import PATIENCE, until
 
 if TYPE_CHECKING:
     from integration.node import Node
@@ -216,7 +216,7 @@ class Hostile:
         with node.entered("server"):
             self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0800))
         self._socket.bind(("eth0", 0x0800))
-        self._socket.settimeout(5)
+        self._socket.settimeout(60)
 
     def answer(self, *payloads: Any) -> None:
         """Wait for a DISCOVER and send what each function makes of it, whole and cut off."""
@@ -279,7 +279,7 @@ def test_hostile_answers(node: Node, flood: bool) -> None:
             for _time in range(3 if flood else 1):
                 hostile.answer(*payloads * (20 if flood else 1))
             with dnsmasq(node):
-                adding.join(30)
+                adding.join(PATIENCE)
                 assert list(leased(node)) == [address_of(got[0])]
                 assert "Traceback" not in log(node)
                 assert answers(node)

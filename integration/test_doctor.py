@@ -6,12 +6,12 @@ import json
 import os
 import re
 import subprocess
-import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from integration.checks import outside
+from integration.waiting import PATIENCE, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -391,7 +391,7 @@ def test_an_add_that_waits_is_no_leftover(net: Node) -> None:
     """It has made its pair, and waits for an address longer than the doctor takes."""
     net.netns("c2")
     before = len(net.links())
-    locked = net.popen(["flock", "--no-fork", f"{STATE}/lock", "sleep", "60"])
+    locked = net.popen(["flock", "--no-fork", f"{STATE}/lock", "sleep", "600"])
     until(lambda: net.run(["flock", "-n", f"{STATE}/lock", "true"], check=False).returncode != 0)
     env = {"NETCONFPATH": LISTS, "CNI_PATH": net.plugins}
     adding = net.popen(
@@ -402,14 +402,7 @@ def test_an_add_that_waits_is_no_leftover(net: Node) -> None:
     until(lambda: len(net.links()) > before)
     assert doctor(net, "--fix") == []
     locked.kill()
-    assert adding.wait(30) == 0
-
-
-def until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    assert adding.wait(PATIENCE) == 0
 
 
 def test_in_words(net: Node) -> None:

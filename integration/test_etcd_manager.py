@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv4Network, IPv6Network
 
 import pytest
 
+from flanneld.lease import Added
 from flanneld.manager import ManagerError
 from flanneld.uplink import Uplink
 from integration.etcd import CONFIG, DUAL, NETWORK, SUBNETS, Etcd
 from integration.leases import NONE, attrs, lease, manager
+from integration.waiting import PATIENCE
 from integration.watched import watching
 
 pytestmark = pytest.mark.root
@@ -77,7 +78,7 @@ def test_a_node_whose_address_changes_keeps_its_subnet(etcd: Etcd) -> None:
             await watched.count(1)
             second = await made.acquire(config, attrs(2), first.key)
             assert second.key == first.key
-            await asyncio.sleep(0.2)
+            await watched.until(lambda: Added(second) in watched.events)
             assert not keeping.done()
             keeping.cancel()
 
@@ -118,17 +119,28 @@ def test_nodes_that_start_together_never_share(etcd: Etcd, config: str, family: 
 
 
 def test_a_lease_is_renewed_in_time_and_writes_nothing(etcd: Etcd) -> None:
+    renewals: list[int] = []
+
     async def scenario() -> None:
-        async with manager(etcd, margin=1, ttl=2) as made:
+        # A second after it was leased, or renewed, which leaves a hundred to do so.
+        async with manager(etcd, margin=99, ttl=100) as made:
+            renew = made._client.renew
+
+            async def noted(lease: int) -> int:
+                renewals.append(await renew(lease))
+                return renewals[-1]
+
+            made._client.renew = noted  # type: ignore[method-assign]
             taken = await made.acquire(await made.network_config(), attrs(1), NONE)
             before = json.loads(etcd.ctl("get", SUBNETS, "--prefix", "-w", "json").stdout)
             keeping = asyncio.create_task(made.keep(taken))
-            await asyncio.sleep(3.5)
+            async with asyncio.timeout(PATIENCE):
+                while len(renewals) < 2:  # noqa: ASYNC110
+                    await asyncio.sleep(0.02)
             after = json.loads(etcd.ctl("get", SUBNETS, "--prefix", "-w", "json").stdout)
             assert not keeping.done()
             assert after["kvs"] == before["kvs"]
-            assert taken.expiration is not None
-            assert taken.expiration < datetime.now(UTC)
             keeping.cancel()
 
     asyncio.run(scenario())
+    assert set(renewals) == {100}

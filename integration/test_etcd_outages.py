@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import Any
 
 import pytest
@@ -13,9 +12,13 @@ from flanneld.lease import Added, Removed
 from flanneld.manager import LeaseLostError
 from integration.etcd import CONFIG, DUAL, NETWORK, SUBNETS, Etcd
 from integration.leases import NONE, attrs, manager, revoke, revoke_all
+from integration.waiting import PATIENCE
 from integration.watched import watching
 
 pytestmark = pytest.mark.root
+
+TTL = 2
+"""Seconds: etcd lets no lease live shorter."""
 
 
 @pytest.mark.parametrize("loss", ["deleted", "taken", "revoked and taken"])
@@ -36,7 +39,7 @@ def test_a_lost_lease_ends_the_daemon(etcd: Etcd, loss: str) -> None:
                     etcd.put(key, '{"PublicIP": "192.0.2.66"}')
                 said = "somebody deleted" if loss == "deleted" else "leased by 192.0.2.66"
                 with pytest.raises(LeaseLostError, match=f"{said}.*{taken}|{taken}.*{said}"):
-                    async with asyncio.timeout(10):
+                    async with asyncio.timeout(PATIENCE):
                         await keeping
 
     asyncio.run(scenario())
@@ -68,15 +71,19 @@ def test_an_outage_longer_than_the_leases(etcd: Etcd, monkeypatch: pytest.Monkey
     Of a node that is dead, they go a while later.
     """
     monkeypatch.setattr(client, "_ASK", 0.2)
-    monkeypatch.setattr(client, "_SILENCE", 1.0)
-    monkeypatch.setattr(client, "_TIMEOUT", 1.0)
-    monkeypatch.setattr(lapsed, "GRACE", 6.0)
+    monkeypatch.setattr(client, "_SILENCE", 3.0)
+    monkeypatch.setattr(client, "_TIMEOUT", 3.0)
+    now = 0.0
+
+    def clock() -> float:
+        return now
 
     async def scenario() -> None:
+        nonlocal now
         async with (
-            manager(etcd, margin=1, ttl=2) as one,
-            manager(etcd, margin=1, ttl=2) as two,
-            manager(etcd, ttl=2) as dead,
+            manager(etcd, margin=1, ttl=TTL, clock=clock) as one,
+            manager(etcd, margin=1, ttl=TTL, clock=clock) as two,
+            manager(etcd, ttl=TTL) as dead,
             watching(one) as watched,
             watching(two) as seen_by_two,
         ):
@@ -93,23 +100,27 @@ def test_an_outage_longer_than_the_leases(etcd: Etcd, monkeypatch: pytest.Monkey
             etcd.pause()
             heard = {seen: len(seen.events) for seen in (watched, seen_by_two)}
             try:
-                await asyncio.sleep(4)
+                for seen in (watched, seen_by_two):
+                    await seen.until(lambda seen=seen: seen.metrics.errors.get("manager", 0) > 0)  # type: ignore[misc]
+                await asyncio.sleep(TTL)  # etcd's clock, which no test moves
             finally:
                 etcd.resume()
-            resumed = time.monotonic()
+            alive = {str(lease).replace("/", "-") for lease in taken[:2]}
+            await watched.until(lambda: set(etcd.leases()) == alive)
             for seen in (watched, seen_by_two):
                 await seen.until(
                     lambda seen=seen: all(Added(lease) in seen.events[heard[seen] :] for lease in taken[:2])  # type: ignore[misc]
                 )
+                assert not any(isinstance(event, Removed) for event in seen.events)
+            now = lapsed.GRACE + 1
             for seen in (watched, seen_by_two):
                 await seen.until(lambda seen=seen: seen.leases.find(taken[2].key) is None)  # type: ignore[misc]
                 assert len(seen.leases) == 2
                 assert [event for event in seen.events if isinstance(event, Removed)] == [
                     Removed(taken[2].key)
                 ]
-            assert time.monotonic() > resumed + 5
             assert not any(task.done() for task in keeping)
-            assert set(etcd.leases()) == {str(lease).replace("/", "-") for lease in taken[:2]}
+            assert set(etcd.leases()) == alive
             for task in keeping:
                 task.cancel()
 
@@ -126,7 +137,7 @@ def test_a_renewal_while_the_lease_is_written_anew(etcd: Etcd) -> None:
             keeping = asyncio.create_task(made.keep(taken))
             await watched.count(1)
             call, renew = made._client.call, made._client.renew
-            revoked = asyncio.Event()
+            asks, revoked = asyncio.Event(), asyncio.Event()
             answered: list[int] = []
 
             async def held_up(service: str, method: str, request: Any) -> Any:
@@ -137,12 +148,13 @@ def test_a_renewal_while_the_lease_is_written_anew(etcd: Etcd) -> None:
                 return answer
 
             async def after_that(lease: int) -> int:
+                asks.set()
                 await revoked.wait()
                 answered.append(await renew(lease))
                 return answered[-1]
 
             made._client.renew = after_that  # type: ignore[method-assign]
-            await asyncio.sleep(0.2)  # `keep` asks, with the old etcd lease, and its question arrives late
+            await watched.until(asks.is_set)  # with the old etcd lease, and the question arrives late
             made._client.call = held_up  # type: ignore[method-assign]
             again = await made.acquire(config, attrs(2), taken.key)
             await watched.until(lambda: len(answered) > 2)

@@ -58,7 +58,7 @@ def noted(member: Member, *lines: str) -> bool:
 
 def ending(member: Member, fleet: Fleet) -> tuple[int, bytes]:
     done = member.node.run(
-        [*program(), f"--etcd-endpoints={fleet.etcd.url}"], {"PYTHONPATH": ROOT}, check=False, timeout=20
+        [*program(), f"--etcd-endpoints={fleet.etcd.url}"], {"PYTHONPATH": ROOT}, check=False
     )
     return done.returncode, done.stderr
 
@@ -77,7 +77,7 @@ def test_commands_build_a_cluster(suite_bin: str) -> None:
         assert len(said(one)) == 1 + len(about)
         for name, member in fleet.members.items():
             member.add_pod(name)
-        ping = ["ping", "-c1", "-W5", other.pods["node-21"]]
+        ping = ["ping", "-c1", "-W20", other.pods["node-21"]]
         assert one.node.run(ping, netns="node-11", check=False).returncode == 0
         assert one.subnet_env()["FLANNEL_MTU"] == "1500"
 

@@ -15,6 +15,7 @@ from flanneld.netconf import NetworkConfig
 from flanneld.options import Options
 from flanneld.traffic import Traffic
 from integration.node import Node
+from integration.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,7 +53,7 @@ def start(node: Node, *, nftables: bool = False, repair: str = "") -> Metrics:
         await asyncio.sleep(0.1)
         node.run([f"iptables-{repair}", "-t", "nat", "-F", "FLANNEL-POSTRTG"])
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(PATIENCE):
                 while not metrics.repairs:  # noqa: ASYNC110
                     await asyncio.sleep(0.05)
         finally:

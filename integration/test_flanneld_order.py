@@ -14,6 +14,7 @@ from integration.fleet import NETWORK, wait
 from integration.keeper import Keeper
 from integration.monitor import Monitor
 from integration.underlay import Underlay, address
+from integration.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,7 +41,7 @@ while data := connection.recv(65536):
 # Counts what was sent more than once: tcpi_total_retrans, linux/tcp.h.
 TALK = """
 import socket, struct, sys, time
-connection = socket.create_connection((sys.argv[1], 7000), timeout=5)
+connection = socket.create_connection((sys.argv[1], 7000), timeout=60)
 for number in range(300):
     connection.sendall(bytes(1000))
     got = 0
@@ -126,7 +127,7 @@ def test_nothing_is_lost_where_another_node_joins_and_leaves(underlay: Underlay)
             ping = ["ping", "-q", "-i", "0.01", "-c", "3", gateway(22, family)]
             assert lost(one.run(ping).stdout.decode()) == 0
             keeper.know(far)
-        said = [process.communicate(timeout=30)[0].decode() for process in started]
+        said = [process.communicate(timeout=PATIENCE)[0].decode() for process in started]
         assert said[0] == "0\n"
         assert [lost(text) for text in said[1:]] == [0, 0]
 

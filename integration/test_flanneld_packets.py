@@ -12,6 +12,7 @@ import pytest
 from integration.checks import ping
 from integration.fleet import VXLAN, Fleet, Member
 from integration.underlay import address
+from integration.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -31,7 +32,7 @@ while True:
 """
 CLIENT = """
 import socket, sys
-with socket.create_connection((sys.argv[1], 7000), timeout=5) as connection:
+with socket.create_connection((sys.argv[1], 7000), timeout=60) as connection:
     print(connection.recv(100).decode())
 """
 RECEIVER = """
@@ -39,7 +40,7 @@ import socket, struct, sys
 family = socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET
 receiver = socket.socket(family, socket.SOCK_DGRAM)
 receiver.bind(("", 7001))
-receiver.settimeout(10)
+receiver.settimeout(60)
 group, index = socket.inet_pton(family, sys.argv[1]), struct.pack("=i", socket.if_nametoindex("lan1"))
 if family == socket.AF_INET:
     receiver.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, group + bytes(4) + index)
@@ -166,7 +167,7 @@ def test_multicast_keeps_its_address(fleet: Fleet, family: int) -> None:
     receiver = listen([sys.executable, "-ISuc", RECEIVER, GROUP[family]], router)
     source = str(first(one, family).ip)
     one.node.run([sys.executable, "-ISc", SENDER, source, GROUP[family], address(1, 1, family)])
-    said = receiver.communicate(timeout=15)[0].decode().splitlines()
+    said = receiver.communicate(timeout=PATIENCE)[0].decode().splitlines()
     assert sorted(said) == [f"alone {address(1, 11, family)}", f"group {source}"]
 
 
@@ -177,7 +178,7 @@ def test_forward_rules_let_pass_what_others_would_drop(fleet: Fleet) -> None:
     iptables = "FLANNEL-FWD" in one.node.ruleset()
     assert "FLANNEL-FWD" in one.node.ruleset() or "chain forward" in one.node.ruleset()
     policy(one, "DROP")
-    assert [ping(one.node, "node-11", target, wait=2 if iptables else 0.5) for target in targets] == [
+    assert [ping(one.node, "node-11", target, wait=20 if iptables else 0.5) for target in targets] == [
         iptables
     ] * 2
     policy(one, "ACCEPT")

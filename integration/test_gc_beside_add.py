@@ -19,7 +19,7 @@ import pytest
 
 from cni_plugins import orphans
 from integration.checks import address_of, reservations
-from integration.waiting import until
+from integration.waiting import PATIENCE, until
 from prove.networks import NAME, networks
 from prove.runtime import KEEPER, VICTIM, previous
 from prove.stage import Stage
@@ -73,7 +73,7 @@ def halted(stage: Stage, call: Call, verb: str, position: int, **keys: Any) -> I
                 yield answer
             finally:
                 os.kill(plugin, signal.SIGCONT)
-            output, _said = running.communicate(timeout=60)
+            output, _said = running.communicate(timeout=PATIENCE)
         except BaseException:
             _kill(running)  # it would stand still for ever, and its locks with it
             raise

@@ -12,7 +12,7 @@ import pytest
 from integration.checks import GW4, V4, V6, check, files, ipam, ping, pods, refusal, reservations
 from integration.node import PEER
 from integration.sublinks import PARENT, parent
-from integration.waiting import until
+from integration.waiting import PATIENCE, until
 
 if TYPE_CHECKING:
     from integration.node import Node
@@ -76,7 +76,7 @@ def test_an_address_is_given_back_when_its_interface_is_home(node: Node) -> None
         until(lambda: PARENT in node.links())
         assert reservations(node) == held
         fcntl.flock(lock, fcntl.LOCK_UN)
-        ending.result(30)
+        ending.result(PATIENCE)
     assert reservations(node) == set()
 
 

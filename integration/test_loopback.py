@@ -29,7 +29,7 @@ def test_it_is_up_and_down_again(node: Node) -> None:
     assert ping(node, "c1", "127.0.0.1")
     assert ping(node, "c1", "::1")
     with node.entered("c1"), socket.create_server(("127.0.0.1", 0)) as server:
-        socket.create_connection(server.getsockname(), timeout=1).close()
+        socket.create_connection(server.getsockname(), timeout=60).close()
     for _time in range(2):
         node.delete("loopback", loopback(), netns="c1", ifname="lo")
         assert not is_up(node)

@@ -22,6 +22,7 @@ from integration.checks import (
 )
 from integration.specification import SHAPES
 from integration.sublinks import PARENT, data_of, left, network, parent
+from integration.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from integration.node import Node
@@ -69,12 +70,12 @@ def test_modes_say_who_reaches_whom(node: Node, mode: str) -> None:
     macs = [mac_bytes(each["interfaces"][0]["mac"]) for each in results]
     with Wire(node, "c1") as one, Wire(node, "c2") as two, Wire(node, "beyond", "far") as far:
         one.send(b"between", source=macs[0], target=macs[1])
-        assert two.payload(2 if mode == "bridge" else 0.2) == (b"between" if mode == "bridge" else b"")
-        assert far.payload(0.2 if mode == "bridge" else 2) == (b"" if mode == "bridge" else b"between")
+        assert two.payload(PATIENCE if mode == "bridge" else 0.2) == (b"between" if mode == "bridge" else b"")
+        assert far.payload(0.2 if mode == "bridge" else PATIENCE) == (b"" if mode == "bridge" else b"between")
         far.send(b"reflected", source=macs[0], target=macs[1])
-        assert two.payload(2) == b"reflected"
+        assert two.payload() == b"reflected"
         far.send(b"to all", source=macs[0], target=BROADCAST)
-        assert two.payload(2 if mode == "vepa" else 0.2) == (b"to all" if mode == "vepa" else b"")
+        assert two.payload(PATIENCE if mode == "vepa" else 0.2) == (b"to all" if mode == "vepa" else b"")
     assert not check(node, "macvlan", conf, results[0])
 
 
@@ -148,7 +149,7 @@ def test_without_ipam_the_link_is_only_up(node: Node) -> None:
     mac = mac_bytes(result["interfaces"][0]["mac"])
     with Wire(node, "c1") as inside, Wire(node, "beyond", "far") as far:
         inside.send(b"out", source=mac)
-        assert far.payload(2) == b"out"
+        assert far.payload() == b"out"
     assert not check(node, "macvlan", conf, result)
     node.delete("macvlan", conf, netns="c1")
     assert left(node, "c1") == []

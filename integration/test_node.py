@@ -75,6 +75,21 @@ def test_close_ends_what_runs_inside(node: Node) -> None:
 
 @pytest.mark.peer
 def test_two_nodes_do_not_see_each_other_and_the_machine_sees_neither() -> None:
+    """The machine is a node of this test's own, too, in which nobody else works."""
+    script = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from integration import namespaces
+from integration.test_node import make_two_nodes
+namespaces.unshare(namespaces.NEWNS | namespaces.NEWNET)
+namespaces.mount("none", "/", flags=namespaces.MS_REC | namespaces.MS_PRIVATE)
+namespaces.mount("machine", "/run", "tmpfs")
+make_two_nodes()
+"""
+    subprocess.run([sys.executable, "-c", script, ROOT], check=True)
+
+
+def make_two_nodes() -> None:
     before = host()
     with Node() as one, Node() as two:
         for node in (one, two):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 
 from prove import hostile
@@ -22,6 +24,8 @@ def test_a_share_of_hostile_input(suite_bin: str, source: Source) -> None:
 
 
 def endless(_chance: object) -> str:
+    assert 0 < signal.getitimer(signal.ITIMER_REAL)[0] <= hostile.SECONDS
+    signal.raise_signal(signal.SIGALRM)  # its time is over
     while True:
         pass
 
@@ -30,12 +34,13 @@ def greedy(_chance: object) -> str:
     return str(len(bytearray(2 * hostile.MEMORY)))
 
 
-def test_what_takes_too_long_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hostile, "SECONDS", 0.1)
+def test_what_takes_too_long_is_a_failure() -> None:
+    timer = signal.getitimer(signal.ITIMER_REAL)[0]
     tally = hostile.run("", Source("endless", 2, lambda: endless), [0, 1])
     assert tally.row() == ["2", "0", "0", "0", "2", "0"]
     (failure,) = tally.failures
     assert "a case took more than" in failure
+    assert bool(signal.getitimer(signal.ITIMER_REAL)[0]) is bool(timer), "what bounds this test still does"
 
 
 def test_what_takes_too_much_is_a_failure() -> None:

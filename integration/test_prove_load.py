@@ -6,7 +6,7 @@ from prove.load import Load, Plan
 
 
 def test_nothing_is_lost_under_load(suite_bin: str) -> None:
-    load = Load(suite_bin, Plan("short", containers=20, at_once=8, seconds=4, killed=0.2))
+    load = Load(suite_bin, Plan("short", containers=20, at_once=8, seconds=4, killed=0.2, steps=5))
     load.run()
     assert load.tally.failures == []
     assert load.timings["ADD"]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from integration.checks import bridge, check, ipam, pods, refusal, unmount_netns
+from integration.checks import bridge, check, ipam, ping, pods, refusal, unmount_netns
 from integration.node import PEER
 
 if TYPE_CHECKING:
@@ -100,10 +100,9 @@ def test_packets_leave_by_that_way(node: Node, pod: Any) -> None:
     ):
         node.exec("far", "ip", *command.split())
     conf = sbr(pod, gateways=["10.78.0.9"])
-    ping = ["ping", "-n", "-q", "-c1", "-W0.5", "-I", POD, "203.0.113.9"]
-    assert node.run(ping, netns="c1", check=False).returncode != 0
+    assert not ping(node, "c1", "203.0.113.9", "-I", POD, wait=0.5)
     node.add("sbr", conf, netns="c1", ifname="net1")
-    assert node.run(ping, netns="c1", check=False).returncode == 0
+    assert ping(node, "c1", "203.0.113.9", "-I", POD)
 
 
 def test_dual_stack_and_several_addresses(node: Node) -> None:

@@ -15,6 +15,7 @@ import pytest
 from cni_plugins.kernel import selinux, tuntap
 from integration.checks import GW4, V4, address_of, check, ipam, mac_bytes, refusal, reservations
 from integration.sublinks import data_of
+from integration.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -92,7 +93,7 @@ def test_frames_go_through_it(node: Node) -> None:
     question = b"\0\1\x08\0\6\4\0\1" + machine + sender + bytes(6) + target
     answer = machine + mac_bytes(own) + b"\x08\x06" + b"\0\1\x08\0\6\4\0\2" + mac_bytes(own) + target
     with opened(node) as fd:
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + PATIENCE
         frame = b""
         # The kernel answers once it has seen that the link has a carrier, by its being open.
         while not frame.startswith(answer):

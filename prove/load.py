@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 
 from integration.checks import ipam
 from integration.node import PATH, PEER, Node
+from integration.waiting import PATIENCE
 from prove import latency, snapshot
 from prove.latency import Timing
 from prove.tally import DOUBLE, FAILED, FAILED_ADD, KINDS, LEAK, Tally
@@ -42,7 +43,7 @@ _LEFT = 0.3
 _REFERENCE = 0.1
 """How many containers are Go's host-local's: reservations without an interface, killed like the others."""
 _GC_EVERY = 5.0
-_PATIENCE = 10.0
+_PATIENCE = 60.0
 """Seconds that the kernel has for what it does in its own time."""
 
 
@@ -56,6 +57,7 @@ class Plan(NamedTuple):
         seconds: for how long, after the first has attached them all.
         seed: of chance.
         killed: how many of the ADDs and DELs are killed, of one.
+        steps: how many each of the callers makes at least, where `seconds` are too short for them.
     """
 
     name: str = "bridge, 1,000 containers"
@@ -64,6 +66,7 @@ class Plan(NamedTuple):
     seconds: float = 600
     seed: int = 1
     killed: float = 0.04
+    steps: int = 1
 
 
 class Load:
@@ -128,7 +131,9 @@ class Load:
 
     def _churn(self, number: int) -> None:
         chance = random.Random(self._plan.seed * 1000 + number)
-        while self._elapsed() < self._plan.seconds:
+        steps = 0
+        while self._elapsed() < self._plan.seconds or steps < self._plan.steps:
+            steps += 1
             with self._lock:
                 name = self._free.pop(chance.randrange(len(self._free)))
             if self._step(name, chance):
@@ -206,7 +211,7 @@ class Load:
         """Call a plugin, and demand success; return its answer, None for none."""
         argv, stdin, env = self._command(verb, name, **keys)
         start = time.monotonic()
-        done = subprocess.run(argv, env=env, input=stdin, capture_output=True, check=False, timeout=60)
+        done = subprocess.run(argv, env=env, input=stdin, capture_output=True, check=False, timeout=PATIENCE)
         end = time.monotonic()
         with self._lock:
             self.tally.tried += 1
@@ -259,7 +264,7 @@ class Load:
         stdin = json.dumps({**_OURS, "cni.dev/valid-attachments": valid}).encode()
         argv = [f"{self._suite}/bridge"]
         start = time.monotonic()
-        done = subprocess.run(argv, env=env, input=stdin, capture_output=True, check=False, timeout=60)
+        done = subprocess.run(argv, env=env, input=stdin, capture_output=True, check=False, timeout=PATIENCE)
         said = done.stderr.decode()
         if done.returncode:
             self._wrong(FAILED, f"GC: {done.stdout.decode()} {said}")

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from integration.node import PATH
+from integration.waiting import PATIENCE
 from prove import strace
 from prove.networks import OTHER_PORTS, PORTS
 
@@ -86,7 +87,7 @@ class Runtime:
     ) -> Outcome:
         """Run a command line to its end, after the beginning of another."""
         done = subprocess.run(
-            [*(before or []), *argv], input=stdin, env=env, capture_output=True, check=False, timeout=60
+            [*(before or []), *argv], input=stdin, env=env, capture_output=True, check=False, timeout=PATIENCE
         )
         return Outcome(done.returncode, done.stdout, done.stderr.decode(errors="replace"))
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from prove.networks import Network
     from prove.snapshot import Snapshot
 
-_PATIENCE = 3.0
+_PATIENCE = 30.0
 """Seconds that the kernel has for what it does in its own time."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,6 +15,7 @@ from integration import needs, suite
 from tests.flannel import Flannel
 from tests.kernel_end import KernelEnd
 from tests.recorder import Recorder
+from tests.sockets import short
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -66,6 +68,21 @@ def runner(plugins: Recorder, cache: Cache) -> Runner:
     return Runner(
         [str(plugins.folder)], cache, env={"TEST_KEPT": "1", "CNI_ARGS": "old", "CNI_IFNAME": "old"}
     )
+
+
+@pytest.fixture
+def sockets(tmp_path: Path) -> Iterator[Path]:
+    """A folder of the test's own whose path leaves room for a socket's name."""
+    with short(tmp_path) as folder:
+        yield folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _umask() -> Iterator[None]:
+    """The modes of files are tested: those of whoever runs the tests do not matter."""
+    before = os.umask(0o022)
+    yield
+    os.umask(before)
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ import pytest
 
 from cni_plugins.kernel.dbus import BUS, Bus, DBusError
 from integration.waiting import until
+from tests.sockets import short
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,14 +27,15 @@ HELLO = b"OK 0123\r\n"
 @pytest.fixture(scope="module")
 def bus_path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The socket of a bus of the test's own."""
-    path = tmp_path_factory.mktemp("bus") / "socket"
-    command = ["dbus-daemon", "--session", "--nofork", "--nopidfile", f"--address=unix:path={path}"]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as daemon:
-        try:
-            until(path.exists)
-            yield str(path)
-        finally:
-            daemon.terminate()
+    with short(tmp_path_factory.mktemp("bus")) as folder:
+        path = folder / "socket"
+        command = ["dbus-daemon", "--session", "--nofork", "--nopidfile", f"--address=unix:path={path}"]
+        with subprocess.Popen(command, stderr=subprocess.DEVNULL) as daemon:
+            try:
+                until(path.exists)
+                yield str(path)
+            finally:
+                daemon.terminate()
 
 
 def test_a_real_bus(bus_path: str) -> None:
@@ -58,9 +60,9 @@ def test_a_name_of_its_own_for_each_connection(bus_path: str) -> None:
 
 
 @contextmanager
-def end(tmp_path: Path, answer: Callable[[socket.socket], None]) -> Iterator[str]:
+def end(sockets: Path, answer: Callable[[socket.socket], None]) -> Iterator[str]:
     """A socket whose other end does as the test says, after the client's authentication."""
-    path = str(tmp_path / "bus")
+    path = str(sockets / "bus")
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(path)
         listener.listen()
@@ -94,7 +96,7 @@ def reply(value: bytes, signature: bytes, serial: int = 1, order: str = ">") -> 
     return head + fields + value
 
 
-def test_the_other_byte_order_and_pieces(tmp_path: Path) -> None:
+def test_the_other_byte_order_and_pieces(sockets: Path) -> None:
     def answer(connection: socket.socket) -> None:
         connection.sendall(HELLO)
         connection.recv(4096)
@@ -109,7 +111,7 @@ def test_the_other_byte_order_and_pieces(tmp_path: Path) -> None:
         connection.sendall(reply(struct.pack(">I", 1), b"b", serial=1))  # an old answer: skipped
         connection.sendall(reply(struct.pack(">I", 1), b"b", serial=2))
 
-    with end(tmp_path, answer) as path, Bus(path) as bus:
+    with end(sockets, answer) as path, Bus(path) as bus:
         assert bus.has_owner("x.y")
 
 
@@ -124,20 +126,20 @@ def test_the_other_byte_order_and_pieces(tmp_path: Path) -> None:
         (HELLO + reply(b"\0" * 4, b"s").replace(b"\5\1u", b"\5\1v"), errno.EBADMSG),
     ],
 )
-def test_what_is_no_bus(tmp_path: Path, said: bytes, number: int) -> None:
+def test_what_is_no_bus(sockets: Path, said: bytes, number: int) -> None:
     def answer(connection: socket.socket) -> None:
         connection.sendall(said)
         connection.shutdown(socket.SHUT_WR)
         while connection.recv(4096):
             continue
 
-    with end(tmp_path, answer) as path:
+    with end(sockets, answer) as path:
         with pytest.raises(OSError, match=r".") as caught:
             Bus(path)
         assert caught.value.errno == number
         assert "message bus" in caught.value.__notes__[0]
 
 
-def test_no_bus_at_all(tmp_path: Path) -> None:
+def test_no_bus_at_all(sockets: Path) -> None:
     with pytest.raises(FileNotFoundError):
-        Bus(str(tmp_path / "none"))
+        Bus(str(sockets / "none"))

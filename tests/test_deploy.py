@@ -14,13 +14,14 @@ import go_template
 import pytest
 import yaml
 
-from cni_plugins import VERSION, install
+from cni_plugins import VERSION
 from conflist.lint import lint
 from flanneld.backend import table
 from flanneld.install import COMMANDS
 from flanneld.netconf import NetworkConfig
 from flanneld.options import Options, parse
 from integration import suite
+from tests.test_install import bundle, says
 
 ROOT = Path(__file__).parents[1]
 MANIFEST = ROOT / "deploy/kube-flannel.yml"
@@ -360,14 +361,10 @@ def test_kinds_script_says_how_it_is_used() -> None:
 
 
 def test_the_installers_know_the_bundle(tmp_path: Path) -> None:
-    runtime = tmp_path / install.BUNDLED_RUNTIME
-    runtime.mkdir()
-    (runtime / "VERSION").write_text("1\n")
-    (runtime / "cni").write_text("program")
-    (tmp_path / "flannel").symlink_to("cni-runtime/cni")
+    source = bundle(tmp_path / "bundle", "1.0", ("flannel",))
     link = tmp_path / "install-cni"
     link.symlink_to(ROOT / "flanneld/__main__.py")
-    command = ["--bundle", str(tmp_path), str(tmp_path / "bin")]
+    command = ["--bundle", source, str(tmp_path / "bin")]
     done = subprocess.run(
         [sys.executable, str(link), *command],
         check=False,
@@ -376,4 +373,4 @@ def test_the_installers_know_the_bundle(tmp_path: Path) -> None:
         env={"PYTHONPATH": str(ROOT)},
     )
     assert done.returncode == 0, done.stderr
-    assert (tmp_path / "bin/flannel").read_text() == "program"
+    assert says(tmp_path / "bin", "flannel") == "flannel 1.0"

@@ -62,16 +62,16 @@ def test_del_and_gc_leave_word_for_the_next_daemon(suite_bin: str, tmp_path: Pat
     assert [each for each in names if store.release_asked(names[each])] == ["c1", "gone"]
 
 
-def test_a_socket_that_a_killed_daemon_left(suite_bin: str, tmp_path: Path) -> None:
+def test_a_socket_that_a_killed_daemon_left(suite_bin: str, sockets: Path) -> None:
     with socket.socket(socket.AF_UNIX) as dead:
-        dead.bind(str(tmp_path / "d.sock"))
-    assert dhcp(suite_bin, "STATUS", conf(tmp_path)).code == 51
-    assert dhcp(suite_bin, "DEL", conf(tmp_path)).status == 0
-    with main.bind(str(tmp_path / "d.sock")) as ours:
-        assert os.stat(tmp_path / "d.sock").st_mode & 0o777 == 0o600
+        dead.bind(str(sockets / "d.sock"))
+    assert dhcp(suite_bin, "STATUS", conf(sockets)).code == 51
+    assert dhcp(suite_bin, "DEL", conf(sockets)).status == 0
+    with main.bind(str(sockets / "d.sock")) as ours:
+        assert os.stat(sockets / "d.sock").st_mode & 0o777 == 0o600
         with pytest.raises(OSError, match="another daemon"):
-            main.bind(str(tmp_path / "d.sock"))
-        assert ours.getsockname() == str(tmp_path / "d.sock")
+            main.bind(str(sockets / "d.sock"))
+        assert ours.getsockname() == str(sockets / "d.sock")
 
 
 def test_status_looks_at_options(suite_bin: str, tmp_path: Path) -> None:

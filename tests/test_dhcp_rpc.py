@@ -53,8 +53,8 @@ class Service:
 
 
 @asynccontextmanager
-async def serving(tmp_path: Path) -> AsyncIterator[tuple[str, Service]]:
-    path = str(tmp_path / "s.sock")
+async def serving(sockets: Path) -> AsyncIterator[tuple[str, Service]]:
+    path = str(sockets / "s.sock")
     service = Service()
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         listener.bind(path)
@@ -78,9 +78,9 @@ async def said(path: str, data: bytes) -> bytes:
     return answer
 
 
-def test_calls(tmp_path: Path) -> None:
+def test_calls(sockets: Path) -> None:
     async def main() -> None:
-        async with serving(tmp_path) as (path, service):
+        async with serving(sockets) as (path, service):
             await asyncio.to_thread(rpc.knock, path, 5.0)
             result = rpc.from_wire(await call(path, rpc.ALLOCATE, StdinData=b"x" * 100_000))
             assert str(result.ips[0].address) == "10.1.2.3/24"
@@ -93,11 +93,11 @@ def test_calls(tmp_path: Path) -> None:
     asyncio.run(main())
 
 
-def test_no_address_is_none(tmp_path: Path, suite_bin: str) -> None:
+def test_no_address_is_none(sockets: Path, suite_bin: str) -> None:
     """A daemon of another make may give 0.0.0.0, which a plugin would set."""
 
     async def main() -> None:
-        async with serving(tmp_path) as (path, service):
+        async with serving(sockets) as (path, service):
             raw = {"cniVersion": "1.1.0", "name": "net", "ipam": {"type": "dhcp", "daemonSocketPath": path}}
             env = variables("ADD", suite_bin, containerid="odd")
             answer = await asyncio.to_thread(run, f"{suite_bin}/dhcp", env, raw)
@@ -115,9 +115,9 @@ def test_no_address_is_none(tmp_path: Path, suite_bin: str) -> None:
         ("DHCP.Nothing", "c1", "rpc: can't find method DHCP.Nothing"),
     ],
 )
-def test_refusals(tmp_path: Path, method: str, container: str, text: str) -> None:
+def test_refusals(sockets: Path, method: str, container: str, text: str) -> None:
     async def main() -> None:
-        async with serving(tmp_path) as (path, _service):
+        async with serving(sockets) as (path, _service):
             with pytest.raises(rpc.RemoteError) as caught:
                 await call(path, method, ContainerID=container)
             assert str(caught.value) == text
@@ -125,9 +125,9 @@ def test_refusals(tmp_path: Path, method: str, container: str, text: str) -> Non
     asyncio.run(main())
 
 
-def test_json(tmp_path: Path) -> None:
+def test_json(sockets: Path) -> None:
     async def main() -> None:
-        async with serving(tmp_path) as (path, service):
+        async with serving(sockets) as (path, service):
             args = ARGS | {"StdinData": base64.b64encode(b'{"a": 1}').decode()}
             calls = [
                 {"method": rpc.ALLOCATE, "params": [args], "id": 1},
@@ -162,9 +162,9 @@ def test_json(tmp_path: Path) -> None:
         (b'{"method": "DHCP.Release", "params": [{"StdinData": "?"}], "id": 1}\n', b""),
     ],
 )
-def test_what_is_no_call_ends_its_own_connection_only(tmp_path: Path, data: bytes, start: bytes) -> None:
+def test_what_is_no_call_ends_its_own_connection_only(sockets: Path, data: bytes, start: bytes) -> None:
     async def main() -> None:
-        async with serving(tmp_path) as (path, service):
+        async with serving(sockets) as (path, service):
             assert (await said(path, data)).startswith(start)
             assert service.calls == []
             assert await call(path, rpc.RELEASE) == {}
@@ -182,9 +182,9 @@ def test_what_is_no_call_ends_its_own_connection_only(tmp_path: Path, data: byte
         b"\n\n",
     ],
 )
-def test_a_server_that_is_none(tmp_path: Path, answer: bytes) -> None:
+def test_a_server_that_is_none(sockets: Path, answer: bytes) -> None:
     async def main() -> None:
-        path = str(tmp_path / "s.sock")
+        path = str(sockets / "s.sock")
         over = asyncio.Event()
 
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -204,8 +204,8 @@ def test_a_server_that_is_none(tmp_path: Path, answer: bytes) -> None:
     asyncio.run(main())
 
 
-def test_a_server_that_says_nothing_and_one_that_ends(tmp_path: Path) -> None:
-    path = str(tmp_path / "s.sock")
+def test_a_server_that_says_nothing_and_one_that_ends(sockets: Path) -> None:
+    path = str(sockets / "s.sock")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener:
         listener.bind(path)
         listener.listen()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def test_a_renewal_asks_for_a_new_token(tmp_path: Path) -> None:
+def test_a_renewal_asks_for_a_new_token(sockets: Path) -> None:
     given: list[str] = []
 
     async def authenticate(request: Any, context: Any) -> Any:
@@ -57,9 +57,9 @@ def test_a_renewal_asks_for_a_new_token(tmp_path: Path) -> None:
                 ),
             )
         )
-        server.add_insecure_port(f"unix:{tmp_path}/etcd")
+        server.add_insecure_port(f"unix:{sockets}/etcd")
         await server.start()
-        client = Client(Access((f"unix://{tmp_path}/etcd",), username="flanneld", password="hidden"))
+        client = Client(Access((f"unix://{sockets}/etcd",), username="flanneld", password="hidden"))
         try:
             assert await client.renew(1) == 77
             assert given == ["token-0", "token-1"]

@@ -22,6 +22,7 @@ from flanneld.health import Health
 from flanneld.lease import Lease, LeaseAttrs
 from flanneld.metrics import Metrics
 from flanneld.netconf import NetworkConfig
+from tests.test_install import bundle, says
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -95,14 +96,10 @@ def test_a_runtime_that_watches_the_folder_hears_of_the_list(tmp_path: Path) -> 
 
 
 def test_the_bundle_is_installed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    runtime = tmp_path / "bundle/cni-runtime"
-    runtime.mkdir(parents=True)
-    (runtime / "VERSION").write_text("1.2.3\n")
-    (runtime / "cni").write_text("x")
-    (tmp_path / "bundle/bridge").symlink_to("cni-runtime/cni")
+    source = bundle(tmp_path / "bundle", "1.2.3")
     target = tmp_path / "bin"
-    assert install.main(["install-cni", "--bundle", str(tmp_path / "bundle"), str(target)]) == 0
-    assert (target / "bridge").read_text() == "x"
+    assert install.main(["install-cni", "--bundle", source, str(target)]) == 0
+    assert says(target, "bridge") == "bridge 1.2.3"
     assert "1.2.3" in capsys.readouterr().out
     assert install.main(["install-cni", "--bundle", str(tmp_path / "none"), str(target)]) == 1
 

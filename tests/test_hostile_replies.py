@@ -11,7 +11,8 @@ from cni_plugins.kernel import addr, netlink, nlattr
 from cni_plugins.kernel.nlattr import required, uint, unpack
 from flanneld import notices
 from tests import hostile_replies, hostile_streams
-from tests.hostile_replies import HEADER, READERS
+from tests.hostile_replies import READERS
+from tests.kernel_readers import HEADER
 
 EBADMSG = 74
 

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 NAMES = ("bridge", "loopback")
+ANSWER = '{"cniVersion": "1.1.0", "supportedVersions": ["1.1.0"]}'
 
 
 def bundle(folder: Path, version: str, names: tuple[str, ...] = NAMES) -> str:
@@ -23,7 +24,12 @@ def bundle(folder: Path, version: str, names: tuple[str, ...] = NAMES) -> str:
     (runtime / "lib").mkdir(parents=True)
     (runtime / "VERSION").write_text(version + "\n")
     program = runtime / "cni"
-    program.write_text(f'#!/bin/sh\necho "${{0##*/}} {version}"\n')
+    program.write_text(f"""#!/bin/sh
+case "$CNI_COMMAND" in
+    VERSION) echo '{ANSWER}' ;;
+    *) echo "${{0##*/}} {version}" ;;
+esac
+""")
     os.chmod(program, 0o755)
     os.symlink("../cni", runtime / "lib" / "link")
     for name in names:
@@ -143,7 +149,7 @@ def test_leftovers_of_a_killed_installer(tmp_path: Path, bindir: Path) -> None:
     state = bindir / install.STATE
     state.mkdir(parents=True)
     source = bundle(tmp_path / "a", "1.0")
-    version = f"1.0-{install._digest(f'{source}/cni-runtime')[:12]}"
+    version = f"1.0-{install._digest(f'{source}/cni-runtime', plan=True)[:12]}"
     (state / f"{version}.{os.getpid()}.new" / "lib").mkdir(parents=True)
     (state / "0.9-000000000000.1.new").mkdir()
     os.symlink("x", state / f"current.{os.getpid()}.new")

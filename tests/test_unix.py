@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def busy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, Callable[[], None]]]:
+def busy(sockets: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, Callable[[], None]]]:
     """A listener without room for one more; and what makes room once somebody connects."""
-    path = str(tmp_path / "socket")
+    path = str(sockets / "socket")
     connects = threading.Event()
 
     class Telling(_socket.socket):

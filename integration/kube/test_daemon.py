@@ -67,7 +67,7 @@ def test_two_nodes_are_annotated_and_their_pods_talk(fleet: KubeFleet) -> None:
         )
     )
     for target in (other.pods["b"], ipv6):
-        ping = ["ping", "-c", "2", "-i", "0.2", "-W", "5", target]
+        ping = ["ping", "-c", "2", "-i", "0.2", "-W", "20", target]
         assert one.node.run(ping, netns="a", check=False).returncode == 0, target
 
 
@@ -90,10 +90,10 @@ def test_another_address_is_published_at_once_and_changes_still_arrive(fleet: Ku
         "ip route add default via 198.18.1.1",
     )
     one.node.run(["sh", "-c", "; ".join(commands)])
-    wait(lambda: fleet.cluster.annotations("node-14")["public-ip"] == "198.18.1.15", 5)
+    wait(lambda: fleet.cluster.annotations("node-14")["public-ip"] == "198.18.1.15")
     other = fleet.join(2, 24)
     subnet = other.subnet_env()["FLANNEL_SUBNET"].replace(".1/", ".0/")
-    wait(lambda: any(route["dst"] == subnet for route in one.ip("route")), 5)
+    wait(lambda: any(route["dst"] == subnet for route in one.ip("route")))
 
 
 def test_a_node_that_is_deleted_loses_its_way(fleet: KubeFleet) -> None:
@@ -117,13 +117,13 @@ def test_without_the_apiserver_traffic_goes_on(fleet: KubeFleet, record_property
 
     wait(is_there)
     with Pings(one.node, other.pods["b"], "a") as sent:
-        stopped = time.time()
+        stopped = sent.back()
         fleet.cluster.stop_apiserver()
-        time.sleep(3)
-        assert sent.failed_since(stopped) < 1
+        wait(lambda: 'flanneld_errors_total{where="manager"}' in one.get("/metrics"))
+        assert sent.lost_since(stopped) == 0
         broken = time.time()
         one.node.run(["ip", "route", "del", network])
-        assert wait(is_there) < 1.5
+        wait(is_there)
         record_property("without the apiserver", f"pings failed for {sent.failed_since(broken):.2f} s")
         assert not one.daemon_ended()
         fleet.cluster.start_apiserver()
@@ -138,7 +138,7 @@ def test_without_the_apiserver_traffic_goes_on(fleet: KubeFleet, record_property
     }
     words = [f"flannel.alpha.coreos.com/{name}={text}" for name, text in annotations.items()]
     fleet.cluster.kubectl("annotate", "node", "late", *words)
-    wait(lambda: any(each["dst"] == "10.244.253.0/24" for each in one.ip("route")), 60)
+    wait(lambda: any(each["dst"] == "10.244.253.0/24" for each in one.ip("route")))
     fleet.cluster.remove_node("late")
 
 

@@ -18,12 +18,12 @@ from integration.kube.kubelet import Kubelet
 from integration.runtime import images
 from integration.suite import ROOT
 from integration.underlay import Underlay, address
+from integration.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# The nodes come up within the first test's time.
-pytestmark = [pytest.mark.runtime, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.runtime
 
 APISERVER = "198.18.0.1"
 MANIFEST = f"{ROOT}/deploy/kube-flannel.yml"
@@ -67,8 +67,8 @@ class Deployed:
         with open(MANIFEST, "rb") as file:
             self.cluster.kubectl("apply", "-f", "-", stdin=file.read())
         for name in self.kubelets:
-            wait(lambda name=name: self.daemon_on(name) != "", 60)  # type: ignore[misc]
-            wait(lambda name=name: self.ready(name), 90)  # type: ignore[misc]
+            wait(lambda name=name: self.daemon_on(name) != "")  # type: ignore[misc]
+            wait(lambda name=name: self.ready(name))  # type: ignore[misc]
 
     def get(self, *words: str) -> Any:
         """Return what kubectl lists."""
@@ -112,8 +112,8 @@ class Deployed:
         """Delete a node's flanneld pod, and wait for the next one."""
         before = self.daemon_on(node)
         self.cluster.kubectl("delete", "pod", "-n", "kube-flannel", before, "--wait=false")
-        wait(lambda: self.daemon_on(node) not in ("", before), 60)
-        wait(lambda: self.ready(node), 60)
+        wait(lambda: self.daemon_on(node) not in ("", before))
+        wait(lambda: self.ready(node))
 
     def run_pod(self, name: str, node: str, host_port: int = 0) -> str:
         """Start a pod that serves a page with its name; return its address."""
@@ -133,7 +133,7 @@ class Deployed:
             states = self.get("pod", name)["status"].get("containerStatuses", ())
             return bool(states) and all(state["ready"] for state in states)
 
-        wait(is_ready, 60)
+        wait(is_ready)
         return str(self.get("pod", name)["status"]["podIP"])
 
     def exec(self, pod: str, *command: str) -> str:
@@ -197,12 +197,12 @@ def test_a_restarted_daemon_disturbs_no_pod(deployed: Deployed, pods: dict[str, 
     found = machine.run(["sh", "-c", "echo /run/netns/cni-*"]).stdout.decode().split()
     (netns,) = found
     ping = machine.popen(
-        ["ping", "-i", "0.1", "-c", "150", "-W", "2", pods["b"]],
+        ["ping", "-i", "0.1", "-c", "150", "-W", "20", pods["b"]],
         os.path.basename(netns),
         stdout=subprocess.PIPE,
     )
     deployed.restart("node-11")
-    assert b"150 received, 0% packet loss" in ping.communicate(timeout=60)[0]
+    assert b"150 received, 0% packet loss" in ping.communicate(timeout=PATIENCE)[0]
 
 
 def test_a_deleted_pod_leaves_nothing(deployed: Deployed, pods: dict[str, str]) -> None:
@@ -216,7 +216,7 @@ def test_a_deleted_pod_leaves_nothing(deployed: Deployed, pods: dict[str, str]) 
 
     assert len(traces()) == 4
     deployed.cluster.kubectl("delete", "pod", "c", "--wait=false")
-    wait(lambda: len(traces()) == 2, 60)
+    wait(lambda: len(traces()) == 2)
     assert "8089" not in machine.ruleset()
 
 
@@ -245,6 +245,6 @@ def test_iptables_rules_are_where_kubelets_are(deployed: Deployed, pods: dict[st
             assert text.count("-A FLANNEL-") == (8 if kind == IPTABLES[name] else 0)
         assert "flannel-ipv4" not in kubelet.node.ruleset()
         # containerd copies what is printed when it finds the time.
-        wait(lambda name=name: f"rules are written kind={IPTABLES[name]}" in deployed.log(name), 10)  # type: ignore[misc]
+        wait(lambda name=name: f"rules are written kind={IPTABLES[name]}" in deployed.log(name))  # type: ignore[misc]
     assert deployed.fetch("a", pods["b"]) == "b"
     assert deployed.fetch("b", pods["a"]) == "a"

@@ -57,7 +57,7 @@ def test_a_thousand_nodes(fleet: KubeFleet, record_property: Any) -> None:
         document = {"apiVersion": "v1", "kind": "List", "items": items}
         fleet.cluster.kubectl("create", "-f", "-", stdin=json.dumps(document).encode())
     member = fleet.join(1, 11, ["10.1.1.0/24"])
-    wait(lambda: paths_of(member) == (NODES, NODES), 60)
+    wait(lambda: paths_of(member) == (NODES, NODES))
     time.sleep(2)
     before, began = cpu_of(member), time.monotonic()
     time.sleep(20)

@@ -72,7 +72,7 @@ conf_dir = "{lists}"
 """
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 ENTER_GROUP = 'echo $$ >"$1/cgroup.procs" && shift && exec "$@"'
-START_TIMEOUT = 30.0
+START_TIMEOUT = 120.0
 LOG_LINES = 40
 """How much of containerd's log is printed when it ends, for the report of a failed test."""
 

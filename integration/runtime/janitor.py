@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 
-PATIENCE = 20.0
+PATIENCE = 120.0
 """Seconds until it gives up on a process that does not end or a folder that cannot be removed."""
 
 

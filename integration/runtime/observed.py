@@ -69,7 +69,7 @@ def get_page(node: Node, host: str, port: int, netns: str = "") -> str:
         OSError: nothing answers.
     """
     with node.entered(netns):
-        connection = http.client.HTTPConnection(host, port, timeout=5)
+        connection = http.client.HTTPConnection(host, port, timeout=60)
         try:
             connection.request("GET", "/")
             return connection.getresponse().read().decode().strip()

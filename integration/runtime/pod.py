@@ -8,9 +8,9 @@ from cri_api.v1 import api_pb2
 
 from integration.runtime import images
 
-CALL_TIMEOUT = 60.0
+CALL_TIMEOUT = 120.0
 """Seconds that one call of CRI may take."""
-PING = (images.BUSYBOX, "ping", "-c", "1", "-W", "5")
+PING = (images.BUSYBOX, "ping", "-c", "1", "-W", "20")
 
 
 class Pod:
@@ -56,7 +56,7 @@ class Pod:
         Raises:
             AssertionError: it failed.
         """
-        request = api_pb2.ExecSyncRequest(container_id=self._container, cmd=command, timeout=20)
+        request = api_pb2.ExecSyncRequest(container_id=self._container, cmd=command, timeout=60)
         done = self._runtime.ExecSync(request, timeout=CALL_TIMEOUT)
         said = done.stdout.decode()
         assert done.exit_code == 0, f"{' '.join(command)}: {done.exit_code}\n{said}{done.stderr.decode()}"

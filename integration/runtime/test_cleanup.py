@@ -6,12 +6,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
 from integration.runtime.janitor import groups
 from integration.suite import ROOT
+from integration.waiting import until
 
 pytestmark = [pytest.mark.runtime, pytest.mark.peer]
 
@@ -61,7 +61,4 @@ def test_nothing_is_left_when_its_owner_is_killed() -> None:
                 names.add(file.read().strip())
         assert names == {"containerd", "containerd-shim", "busybox"}
         owner.send_signal(signal.SIGKILL)
-    deadline = time.monotonic() + 10
-    while left := groups(group) + [str(pid) for pid in pids if runs(pid)]:
-        assert time.monotonic() < deadline, left
-        time.sleep(0.01)
+    until(lambda: not groups(group) and not any(runs(pid) for pid in pids))

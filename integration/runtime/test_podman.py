@@ -79,10 +79,10 @@ class Podman:
         """Return the web page at an address, as the node or a container sees it."""
         if container:
             request = b"GET /index.html HTTP/1.0\r\n\r\n"
-            command = ("exec", "-i", container, images.BUSYBOX, "nc", "-w", "5", host, str(port))
+            command = ("exec", "-i", container, images.BUSYBOX, "nc", "-w", "60", host, str(port))
             return self(*command, stdin=request).rpartition("\n")[2]
         with self.node.entered():
-            connection = http.client.HTTPConnection(host, port, timeout=5)
+            connection = http.client.HTTPConnection(host, port, timeout=60)
             connection.request("GET", "/index.html")
             page = connection.getresponse().read().decode().strip()
             connection.close()
