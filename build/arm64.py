@@ -34,8 +34,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 FOLDER = ROOT / ".work/arm64"
-PACKAGES = ("bash", "binutils", "libc-bin", "libpython3.11", "python3.11")
-"""PyInstaller runs objcopy, objdump and strip, and ldd, which is a shell script."""
+PACKAGES = (
+    *("bash", "binutils", "libc-bin", "libpython3.11", "python3.11"),
+    *("libc6-dev", "libpython3.11-dev", "zlib1g-dev"),
+)
+"""PyInstaller runs objcopy, objdump and strip, and ldd, which is a shell script. The second row is what the
+plugins' executable consists of: an archive has its licences (contents.py)."""
 PLATFORMS = ("manylinux2014_aarch64", *(f"manylinux_2_{minor}_aarch64" for minor in (17, 28, 34)))
 """Names of wheels that Debian 12's glibc (2.36) can load; pip looks for exactly these."""
 QEMU = "/usr/bin/qemu-aarch64-static"

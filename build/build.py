@@ -46,7 +46,7 @@ def check(target: Path, arch: str) -> None:
     """Fail unless the bundle keeps its promises: size, nothing asked of the node, every name answers."""
     size = size_of(target, MAX_BYTES)
     runtime = target / RUNTIME
-    closure.check(runtime / programs.LIB, [runtime / name for name in PROGRAMS])
+    closure.check(runtime / programs.LIB, [runtime / name for name in ("cni", *PROGRAMS)])
     start = programs.runner(arch, target)
     for name in MODULES:
         answer = start(name, env={"CNI_COMMAND": "VERSION"}, input="{}")
