@@ -34,6 +34,9 @@ KUBE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/cni-plugins/kubernetes
 SOURCES := $(shell find build cni_plugins conflist ipam -type f -not -name '*.pyc' 2>/dev/null | sort)
 DAEMON_SOURCES := $(shell find flanneld -type f -not -name '*.pyc' 2>/dev/null | sort)
 
+# Of build/, whose flanneld.py has the name of a package.
+SCRIPTS := $(filter-out flanneld.py,$(notdir $(wildcard build/*.py)))
+
 .PHONY: help
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,6 +71,7 @@ lint: $(VENV)/.made ## Check style, types and layers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	cd build && MYPYPATH=.. ../$(BIN)/mypy --config-file=../pyproject.toml --explicit-package-bases $(SCRIPTS)
 	$(BIN)/lint-imports
 	$(BIN)/python build/compile_config.py --check
 	$(BIN)/python build/errors_page.py --check
@@ -130,11 +134,16 @@ reproduce: ## Build this commit twice, in two folders, and compare the archives 
 	@$(IN) build $(PYTHON) build/reproduce.py
 
 .PHONY: image
-image: ## Build the container image (ENGINE=docker or podman, IMAGE=… names it, IMAGE_SOURCE=… tells where its source is)
-	$(ENGINE) build $(if $(IMAGE_SOURCE),--label org.opencontainers.image.source=$(IMAGE_SOURCE)) $(IMAGE_ARGS) -t $(IMAGE) .
+image: ## Build the container image (ENGINE=docker or podman, IMAGE=…, PLATFORM=linux/arm64, IMAGE_SOURCE=… where its source is)
+	$(ENGINE) build $(if $(PLATFORM),--platform $(PLATFORM)) --build-arg SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) \
+		$(if $(IMAGE_SOURCE),--label org.opencontainers.image.source=$(IMAGE_SOURCE)) $(IMAGE_ARGS) -t $(IMAGE) .
+
+.PHONY: image-oci
+image-oci: $(BUNDLE)/.built $(DAEMON)/.built ## Write the image into a file in dist, without a container engine or a registry
+	@$(IN) build $(BIN)/python build/oci.py $(ARGS)
 
 .PHONY: test-image
-test-image: .work/image/base.tar $(VENV)/.made ## Build the image with podman, on a Debian made by debootstrap, and run what is in it (10 minutes)
+test-image: .work/image/base.tar $(BUNDLE)/.built $(DAEMON)/.built ## Build the image with podman, on a Debian made by debootstrap, and run what is in it (10 minutes)
 	@IMAGE_BASE=$(abspath $<) $(IN) image $(BIN)/pytest $(or $(ARGS),integration/image)
 
 .PHONY: install

@@ -7,26 +7,17 @@ cannot silently be too short.
 
 from __future__ import annotations
 
-import gzip
 import importlib.metadata
 import re
-import subprocess
 import sys
-import sysconfig
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import dpkg
 from PyInstaller.archive.readers import ArchiveReadError, CArchiveReader
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
 OWN = frozenset({"cni_plugins", "conflist", "flanneld", "ipam"})
-_INTERPRETER = frozenset({"libpython3.11-minimal", "libpython3.11-stdlib"})
-"""Debian's packages of the interpreter and of the standard library, as PyInstaller finds them here."""
 _LICENCE = re.compile(r"(licen[cs]e|copying|notice)[^/]*", re.IGNORECASE)
-_MULTIARCH = sysconfig.get_config_var("MULTIARCH")
 
 
 @dataclass(frozen=True)
@@ -50,13 +41,12 @@ class Part:
     source: tuple[str, str] = ("", "")
 
 
-def parts(folder: Path, root: Path = Path("/")) -> list[Part]:
+def parts(folder: Path, arch: str) -> list[Part]:
     """Return what is in a folder, sorted by kind and name.
 
     Args:
         folder: what build.py or flanneld.py made.
-        root: the root with Debian's packages of the folder's architecture. Only this machine's is expected to
-            have dpkg's database.
+        arch: its architecture, by Debian's name.
 
     Raises:
         SystemExit: something in the folder is of unknown origin.
@@ -65,11 +55,11 @@ def parts(folder: Path, root: Path = Path("/")) -> list[Part]:
     elf = [path for path in files if _is_elf(path)]
     modules = {name for path in elf for name in _archived(path)}
     python: set[str] = set()
-    debian: set[str] = set()
+    packages: set[dpkg.Package] = set()
     unknown: set[str] = set()
     if modules:
         python.add("pyinstaller")  # its bootloader starts them
-        debian |= _INTERPRETER
+        packages |= set(dpkg.interpreter(arch))
     owners = _module_owners()
     namespaces = {
         str(parent).replace("/", ".") for name in owners for parent in Path(*name.split(".")).parents
@@ -86,18 +76,15 @@ def parts(folder: Path, root: Path = Path("/")) -> list[Part]:
         if name in owners:
             python.add(owners[name])
         elif ".so" in path.name:
-            libraries[path] = _debians_own(path.name)
-    static = _static_libraries() if (folder / "bridge").is_symlink() else []
-    packages = _packages((*libraries.values(), *static))
-    debian |= {packages[path] for path in (*libraries.values(), *static) if path in packages}
-    unknown |= {str(path.relative_to(folder)) for path, own in libraries.items() if own not in packages}
-    unknown |= {str(path) for path in static if path not in packages}
+            libraries[path] = path.name
+    known = dpkg.libraries(arch, libraries.values())
+    packages |= set(known.values())
+    unknown |= {str(path.relative_to(folder)) for path, name in libraries.items() if name not in known}
+    if (folder / "bridge").is_symlink():
+        packages |= set(dpkg.linked(arch))
     if unknown:
         sys.exit(f"{folder}: nobody knows where this is from: {', '.join(sorted(unknown))}")
-    return [
-        *(_debian_part(name, root) for name in sorted(debian)),
-        *(_python_part(name) for name in sorted(python)),
-    ]
+    return [*map(_debian_part, sorted(packages)), *map(_python_part, sorted(python))]
 
 
 def _is_elf(path: Path) -> bool:
@@ -159,62 +146,7 @@ def _python_part(name: str) -> Part:
     return Part("pypi", name, distribution.version, texts, named)
 
 
-def _query(*arguments: str) -> str:
-    """Return what dpkg-query says. It fails if a file is of no package, after naming those of the others."""
-    command = ["dpkg-query", *arguments]
-    return subprocess.run(command, check=False, capture_output=True, text=True).stdout
-
-
-def _debians_own(name: str) -> Path:
-    """Return where this machine has a shared library, or one of the interpreter's extension modules."""
-    own = re.sub(r"(aarch64|x86_64)-linux-gnu", _MULTIARCH, name)
-    if own.startswith("ld-linux"):  # its name has the architecture in another form
-        own = "libc.so.6"
-    module = Path("/usr/lib/python3.11/lib-dynload", own)
-    return module if module.exists() else Path("/usr/lib", _MULTIARCH, own)
-
-
-def _static_libraries() -> list[Path]:
-    """Return what the plugins' executable is linked with: build/launcher.py has the list."""
-    found = []
-    for name in ("libc.a", "libm.a", "libz.a", "libgcc.a"):
-        command = ["gcc", f"-print-file-name={name}"]
-        found.append(subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip())
-    interpreter = Path(sysconfig.get_config_var("LIBPL"), sysconfig.get_config_var("LIBRARY"))
-    return [interpreter, *map(Path, found)]
-
-
-def _packages(files: Iterable[Path]) -> dict[Path, str]:
-    """Return each file's Debian package; files of no package are left out."""
-    names: dict[str, list[Path]] = {}
-    for file in files:
-        real = str(file.resolve())
-        # Debian's database has some by the links in the root.
-        for name in {real, real.removeprefix("/usr")}:
-            names.setdefault(name, []).append(file)
-    found = {}
-    for line in _query("--search", *sorted(names)).splitlines() if names else ():
-        package, _, name = line.rpartition(": ")
-        for file in names.get(name, ()):
-            found[file] = package.partition(":")[0]
-    return found
-
-
-def _debian_part(name: str, root: Path) -> Part:
-    doc = root / "usr/share/doc" / name
-    texts = {"copyright": (doc / "copyright").read_bytes()}
-    if root == Path("/"):
-        form = "${Version} ${source:Package} ${source:Version}\n"
-        version, source, source_version = _query("--show", f"--showformat={form}", name).split()[:3]
-    else:
-        source, version = next(_changes(doc))
-        source_version = re.sub(r"\+b\d+$", "", version)
-    return Part("deb", name, version, texts, source=(source, source_version))
-
-
-def _changes(doc: Path) -> Iterator[tuple[str, str]]:
-    """Give the source package's name and version of each entry in a package's changelog, newest first."""
-    path = next(doc.glob("changelog.Debian*"))
-    content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-    for found in re.finditer(rb"^(\S+) \(([^)]+)\)", content, re.MULTILINE):
-        yield found[1].decode(), found[2].decode()
+def _debian_part(package: dpkg.Package) -> Part:
+    texts = {"copyright": package.copyright()}
+    source = (package.source, package.source_version)
+    return Part("deb", package.name, package.version, texts, source=source)

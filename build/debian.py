@@ -14,10 +14,13 @@ where one is asked for.
 from __future__ import annotations
 
 import argparse
+import io
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 from pathlib import Path
 
@@ -146,6 +149,7 @@ class Apt:
         spare.mkdir(parents=True)
         for archive in self.download(*packages, dependencies=dependencies):
             _run("dpkg-deb", "--extract", str(archive), str(spare), cwd=spare)
+            _record(archive, spare)
         shutil.rmtree(target, ignore_errors=True)
         spare.rename(target)
 
@@ -184,6 +188,22 @@ class Apt:
         sys.exit("\n".join([f"no source of {package} is served", *refusals]))
 
 
+def _record(archive: Path, root: Path) -> None:
+    """Add a package to dpkg's database in a root: dpkg-query(1) with --admindir reads it."""
+    control = _run("dpkg-deb", "--field", str(archive), cwd=root)
+    fields = dict(line.split(": ", 1) for line in control.splitlines() if re.match(r"[\w-]+: ", line))
+    info = root / "var/lib/dpkg/info"
+    info.mkdir(parents=True, exist_ok=True)
+    (info / "format").write_text("1\n")  # since when shared packages' lists have their architecture
+    shared = f":{fields['Architecture']}" if fields.get("Multi-Arch") == "same" else ""
+    packed = subprocess.run(["dpkg-deb", "--fsys-tarfile", archive], check=True, capture_output=True).stdout
+    with tarfile.open(fileobj=io.BytesIO(packed)) as members:
+        names = [member.name.removeprefix(".").rstrip("/") for member in members]
+    (info / f"{fields['Package']}{shared}.list").write_text("".join(f"{name}\n" for name in names if name))
+    with (root / "var/lib/dpkg/status").open("a", encoding="utf-8") as status:
+        status.write(control.rstrip("\n").replace("\n", "\nStatus: install ok unpacked\n", 1) + "\n\n")
+
+
 def _versions(shown: str) -> list[str]:
     """Return the versions in what apt-cache shows of packages."""
     return [line.removeprefix("Version: ") for line in shown.splitlines() if line.startswith("Version: ")]
@@ -214,7 +234,7 @@ def unpacked(
         dependencies: with all that they depend on.
     """
     mark = target.with_name(f"{target.name}.packages")
-    asked = f"{packages} {architecture} {release} {dependencies}\n"
+    asked = f"{packages} {architecture} {release} {dependencies} with dpkg's database\n"
     if not (target.is_dir() and mark.exists() and mark.read_text() == asked):
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory() as folder:

@@ -1,6 +1,6 @@
 """Make the archives of a release: `make dist`.
 
-Usage: dist.py [--root ARCHITECTURE=FOLDER …] [--target dist]. From the folders that are built (dist/cni and
+Usage: dist.py [--target dist]. From the folders that are built (dist/cni and
 dist/flanneld for this machine's architecture, dist/arm64/… or dist/amd64/… for the other) it makes
 
     cni-plugins-linux-amd64-v0.1.0.tgz            the plugins' names at the top, as in the reference's archive
@@ -14,11 +14,8 @@ times are SOURCE_DATE_EPOCH, or the commit's.
 from __future__ import annotations
 
 import argparse
-import gzip
 import hashlib
-import io
 import os
-import subprocess
 import sys
 import tarfile
 from pathlib import Path
@@ -26,42 +23,18 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from archive import NAMES, commit_time, folders, git, pack, write  # noqa: E402
 from contents import Part, parts  # noqa: E402
+from launcher import own_architecture  # noqa: E402
 from sbom import document  # noqa: E402
 
 from cni_plugins import VERSION  # noqa: E402
 from cni_plugins.install import BUNDLED_RUNTIME  # noqa: E402
 from cni_plugins.preflight import machine_of  # noqa: E402
 
-ARCHITECTURES = {"amd64": "x86_64", "arm64": "aarch64"}
-"""Debian's and Go's name of an architecture to the kernel's."""
-NAMES = {"cni": "cni-plugins", "flanneld": "flanneld"}
-"""A built folder to its archive's name."""
+MACHINES = {"amd64": "x86_64", "arm64": "aarch64"}
+"""The kernel's name of each architecture."""
 STAMP = ".built"  # make's
-
-
-def git(*arguments: str) -> str:
-    """Return what git says of this repository.
-
-    Raises:
-        SystemExit: this is no repository, as in an unpacked source archive.
-    """
-    command = ["git", "-C", str(ROOT), *arguments]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
-    if done.returncode:
-        sys.exit(f"git {arguments[0]}: {done.stderr.strip()}\nwithout git, set SOURCE_DATE_EPOCH and COMMIT")
-    return done.stdout.strip()
-
-
-def folders(dist: Path, own: str) -> dict[tuple[str, str], Path]:
-    """Return the built folders, by kind and architecture."""
-    found = {}
-    for architecture in ARCHITECTURES:
-        for kind in NAMES:
-            path = (dist if architecture == own else dist / architecture) / kind
-            if path.is_dir():
-                found[kind, architecture] = path
-    return found
 
 
 def check(folder: Path, architecture: str) -> None:
@@ -70,7 +43,7 @@ def check(folder: Path, architecture: str) -> None:
         if (
             path.is_file()
             and os.access(path, os.X_OK)
-            and machine_of(str(path)) not in ("", ARCHITECTURES[architecture])
+            and machine_of(str(path)) not in ("", MACHINES[architecture])
         ):
             sys.exit(f"{path} is for {machine_of(str(path))}, not for {architecture}")
 
@@ -111,38 +84,20 @@ def members(folder: Path, found: list[Part], epoch: int) -> list[tuple[tarfile.T
     return made
 
 
-def pack(found: list[tuple[tarfile.TarInfo, bytes]]) -> bytes:
-    """Return a compressed tar archive without a time or a name in its header, as `gzip -n` makes it."""
-    whole = io.BytesIO()
-    with (
-        gzip.GzipFile(filename="", mode="wb", compresslevel=9, fileobj=whole, mtime=0) as packed,
-        tarfile.open(fileobj=packed, mode="w", format=tarfile.GNU_FORMAT) as archive,
-    ):
-        for member, content in found:
-            archive.addfile(member, io.BytesIO(content))
-    return whole.getvalue()
-
-
-def write(path: Path, content: bytes) -> None:
-    """Write a file that is whole when it has its name."""
-    spare = path.with_name(f"{path.name}.new")
-    spare.write_bytes(content)
-    spare.chmod(0o644)
-    spare.rename(path)
-
-
-def release(folder: Path, stem: str, root: Path, target: Path, epoch: int, commit: str) -> None:
+def release(folder: Path, arch: str, kind: str, target: Path, epoch: int, commit: str) -> None:
     """Write a folder's archive, its sum and its list of contents.
 
     Args:
         folder: what was built.
-        stem: the files' names without their ends.
-        root: the root with Debian's packages of that architecture.
+        arch: the architecture that it was built for.
+        kind: one of NAMES.
         target: where the files go.
         epoch: the time of the archive's members.
         commit: what was built.
     """
-    found = parts(folder, root)
+    check(folder, arch)
+    found = parts(folder, arch)
+    stem = f"{NAMES[kind]}-linux-{arch}-v{VERSION}"
     archive = f"{stem}.tgz"
     content = pack(members(folder, found, epoch))
     digest = hashlib.sha256(content).hexdigest()
@@ -156,27 +111,16 @@ def release(folder: Path, stem: str, root: Path, target: Path, epoch: int, commi
 def main() -> None:
     """Make an archive of every folder that is there."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--root", action="append", default=[], metavar="ARCHITECTURE=FOLDER")
     parser.add_argument("--target", type=Path, default=ROOT / "dist")
     options = parser.parse_args()
-    names = {value: key for key, value in ARCHITECTURES.items()}
-    own = names[os.uname().machine]
-    roots = {
-        own: Path("/"),
-        **{key: Path(value) for key, value in (word.split("=", 1) for word in options.root)},
-    }
-    epoch = int(os.environ.get("SOURCE_DATE_EPOCH") or git("show", "--no-patch", "--format=%ct", "HEAD"))
+    epoch = commit_time()
     commit = os.environ.get("COMMIT") or git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
     options.target.mkdir(parents=True, exist_ok=True)
-    found = folders(ROOT / "dist", own)
+    found = folders(ROOT / "dist", own_architecture())
     if not found:
         sys.exit("there is nothing to archive: `make build build-flanneld` comes first")
     for (kind, architecture), folder in found.items():
-        if architecture not in roots:
-            sys.exit(f"{folder}: name the root with Debian's packages for it: --root {architecture}=FOLDER")
-        check(folder, architecture)
-        stem = f"{NAMES[kind]}-linux-{architecture}-v{VERSION}"
-        release(folder, stem, roots[architecture], options.target, epoch, commit)
+        release(folder, architecture, kind, options.target, epoch, commit)
 
 
 if __name__ == "__main__":

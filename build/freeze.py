@@ -129,14 +129,18 @@ def theirs() -> dict[str, tuple[Path, ast.Module]]:
 
 def imported(tree: ast.Module) -> set[str]:
     """Return the names that a module imports with a statement or by Lazy("…")."""
-    names = set()
+    names: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
             names.add(node.module)
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Lazy":
-            names.update(each.value for each in node.args if isinstance(each, ast.Constant))
+            names.update(
+                each.value
+                for each in node.args
+                if isinstance(each, ast.Constant) and isinstance(each.value, str)
+            )
     return names
 
 

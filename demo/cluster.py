@@ -43,7 +43,7 @@ while True:
 """
 SOURCE = """
 import socket, sys
-with socket.create_connection((sys.argv[1], 5000), timeout=5) as connection:
+with socket.create_connection((sys.argv[1], 5000), timeout=60) as connection:
     connection.sendall(bytes(int(sys.argv[2])))
     connection.shutdown(socket.SHUT_WR)
     assert connection.recv(1) == b""

@@ -138,4 +138,7 @@ def test_a_cluster_is_measured(suite_bin: str) -> None:
     for what in ("1 stream, Gbit/s", "4 streams, Gbit/s", "ping, µs"):
         ours, by_hand, ratio = (float(cell) for cell in paths["vxlan", what][:3])
         assert ours > 0
-        assert ratio == pytest.approx(ours / by_hand, abs=0.01)
+        # All three are rounded, which changes the quotient of small figures, as on a busy machine, the most.
+        half = 0.005
+        least, most = (ours - half) / (by_hand + half), (ours + half) / max(by_hand - half, 1e-9)
+        assert least - half <= ratio <= most + half

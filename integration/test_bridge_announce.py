@@ -10,6 +10,7 @@ import pytest
 from cni_plugins.kernel import newlink
 from cni_plugins.kernel.netlink import Netlink
 from integration.checks import Wire, bridge, dual_stack, ipam, mac_bytes, ping, pods
+from integration.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from integration.node import Node
@@ -48,7 +49,7 @@ def test_unsolicited_neighbour_advertisement(node: Node) -> None:
         pytest.fail("no neighbour advertisement (RFC 4861, 7.2.6) from the pod names its address")
 
 
-def test_a_carrier_is_waited_for(node: Node) -> None:
+def test_a_carrier_is_waited_for(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before Linux 6.8 the kernel may not have noted it yet when the other end has come up."""
     script = "ip link add br0 up type bridge; ip link add port up master br0 type veth peer name other"
     node.run(["sh", "-ec", script])
@@ -56,6 +57,7 @@ def test_a_carrier_is_waited_for(node: Node) -> None:
         with pytest.raises(TimeoutError) as caught:
             newlink.get_carrying(host, "port")
         assert caught.value.__notes__ == ["link 'port' has no carrier"]
+        monkeypatch.setattr(newlink, "_CARRIER_TIMEOUT", PATIENCE)
         later = node.popen(["sh", "-c", "sleep 0.2; ip link set other up"])
         assert newlink.get_carrying(host, "port").carries
         assert newlink.get_carrying(host, "br0").carries

@@ -21,6 +21,7 @@ from integration.checks import (
     refusal,
     reservations,
 )
+from integration.waiting import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,7 +35,7 @@ VALID = "cni.dev/valid-attachments"
 
 def wait_for_links(node: Node) -> None:
     """Wait until the kernel, which takes its time, has removed what was in a removed namespace."""
-    node.run(["timeout", "5", "sh", "-c", "while ip -brief link | grep -q veth; do sleep 0.01; done"])
+    until(lambda: not any(name.startswith("veth") for name in node.links()))
 
 
 def remove_namespace(node: Node) -> None:

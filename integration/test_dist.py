@@ -21,9 +21,10 @@ from integration.suite import ROOT
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = [pytest.mark.skipif("SUITE_BIN" not in os.environ, reason="only a frozen bundle is archived")]
+pytestmark = pytest.mark.bundle
 
-STEM = f"cni-plugins-linux-{'amd64' if os.uname().machine == 'x86_64' else 'arm64'}-v{VERSION}"
+ARCH = {"x86_64": "amd64", "aarch64": "arm64"}[os.uname().machine]
+STEM = f"cni-plugins-linux-{ARCH}-v{VERSION}"
 COMMIT = "0" * 40
 
 
@@ -33,7 +34,7 @@ def release(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(f"{ROOT}/build")
         dist = importlib.import_module("dist")
-        dist.release(Path(os.environ["SUITE_BIN"]), STEM, Path("/"), folder, 1_700_000_000, COMMIT)
+        dist.release(Path(os.environ["SUITE_BIN"]), ARCH, "cni", folder, 1_700_000_000, COMMIT)
         yield folder
 
 

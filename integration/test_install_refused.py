@@ -69,7 +69,7 @@ def test_a_repair_needs_no_rights(node: Node, tmp_path: Path, path: str) -> None
     assert not os.path.lexists(damaged)
 
 
-@pytest.mark.skipif("SUITE_BIN" not in os.environ, reason="only a frozen bundle can be installed")
+@pytest.mark.bundle
 def test_a_library_of_the_bundle_is_damaged(node: Node, tmp_path: Path) -> None:
     source = tmp_path / "cni"
     shutil.copytree(os.environ["SUITE_BIN"], source, symlinks=True)

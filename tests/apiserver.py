@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import ssl
@@ -22,18 +22,31 @@ def answer(body: str | bytes, status: str = "200 OK", *headers: str) -> bytes:
 
 @asynccontextmanager
 async def serving(reply: Callable[[str], bytes], context: ssl.SSLContext | None = None) -> AsyncIterator[int]:
-    """Answer each request, of which `reply` gets the head, and close; yield the port."""
+    """Answer each request, of which `reply` gets the head, and close; yield the port.
+
+    In the end no connection is left: the next test would be told of it.
+    """
+    served: dict[asyncio.Task[Any], asyncio.StreamWriter] = {}
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        served[task] = writer
         try:
             head = (await reader.readuntil(b"\r\n\r\n")).decode()
             writer.write(reply(head))
             await writer.drain()
-        except asyncio.IncompleteReadError:
-            pass  # whoever connected does not trust us
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass  # whoever connected does not trust us, or has left
         finally:
             writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
     async with server:
-        yield server.sockets[0].getsockname()[1]
+        try:
+            yield server.sockets[0].getsockname()[1]
+        finally:
+            server.close()
+            for writer in served.values():
+                writer.transport.abort()
+            await asyncio.gather(*served)

@@ -1,13 +1,14 @@
 """build/json.c beside CPython's `_json`: compiled, loaded, and asked the same.
 
-As a program, `python -m tests.json_module _JSON NO_MEMORY SEED CASES` with the paths of two compiled modules,
-it compares the two on changed documents, lets every memory allocation of a call fail in turn, and counts what
-is left in memory. Where the answers differ, it fails. More cases make a longer search than the tests'.
+`python -m tests.json_module SEED CASES` searches with AddressSanitizer and UBSan. It compares the two on
+changed documents and lets every memory allocation of a call fail in turn. It fails where the answers differ
+or a sanitizer finds something.
 """
 
 from __future__ import annotations
 
 import _json
+import gc
 import importlib.machinery
 import importlib.util
 import json.decoder
@@ -16,13 +17,14 @@ import random
 import subprocess
 import sys
 import sysconfig
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cni_plugins.spec import codec
 from tests.hostile_bytes import spoilt
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from types import ModuleType
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
@@ -188,32 +190,73 @@ def starve(module: Any, memory: Any) -> int:
     return failed
 
 
-ROUNDS = 100
+ROUNDS = 30
 
 
 def growth(module: Any, memory: Any) -> int:
     """Return how many blocks of memory more the interpreter has after ROUNDS rounds of answers and errors.
 
-    A reference too many keeps an object in every round. The interpreter's own lists of spare objects grow,
-    too, but by fewer in all.
+    A reference too many keeps an object in every round.
     """
     texts = [document[:end] for document in DOCUMENTS[:7] for end in range(0, len(document) + 1, 29)]
-    before = 0
-    for number in range(ROUNDS + 5):
+    before = after = 0
+    for number in range(-15, ROUNDS + 1):  # the first rounds fill what the interpreter keeps for itself
         for text in texts:
             outcome(module, text)
             module.encode_basestring_ascii(text)
         starve(module, memory)
-        before = before if number > 5 else sys.getallocatedblocks()
-    return sys.getallocatedblocks() - before
+        gc.collect()  # empties the interpreter's lists of spare objects
+        after = sys.getallocatedblocks()
+        before = after if number <= 0 else before
+    return after - before
+
+
+def search(folder: Path, seed: int, cases: int, *, sanitizers: bool) -> tuple[int, int]:
+    """Compare and starve the module in a process of its own.
+
+    Args:
+        folder: for what is compiled.
+        seed: of the changed documents.
+        cases: how many there are.
+        sanitizers: compile it with them, and take memory by the C library's malloc, which they watch.
+
+    Returns:
+        How many allocations failed, and the result of `growth`.
+
+    Raises:
+        AssertionError: the process failed; the message has what it said.
+    """
+    env = {"PATH": os.defpath}
+    if sanitizers:
+        command = ["gcc", "-print-file-name=libasan.so"]
+        env["LD_PRELOAD"] = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+        env["PYTHONMALLOC"] = "malloc"
+        env["ASAN_OPTIONS"] = "detect_leaks=0"  # the interpreter itself frees little when it ends
+    modules = (
+        compiled(JSON, folder, "_json", *(SANITIZERS if sanitizers else ())),
+        compiled(NO_MEMORY, folder, "no_memory"),
+    )
+    code = f"from tests import json_module; json_module.search_here({modules!r}, {seed}, {cases})"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    failed, left = done.stdout.split()
+    return int(failed), int(left)
+
+
+def search_here(modules: tuple[str, str], seed: int, cases: int) -> None:
+    """Do what `search` does, in this process, with the compiled modules; print what it returns."""
+    module, memory = map(load, modules)
+    compare(module, seed, cases)
+    sys.stdout.write(f"{starve(module, memory)} {growth(module, memory)}\n")
 
 
 def main() -> None:
     """Search as the command line says."""
-    module = load(sys.argv[1])
-    memory = load(sys.argv[2])
-    compare(module, int(sys.argv[3]), int(sys.argv[4]))
-    sys.stdout.write(f"{starve(module, memory)} allocations failed, {growth(module, memory)} blocks left\n")
+    with tempfile.TemporaryDirectory() as folder:
+        failed, _left = search(Path(folder), int(sys.argv[1]), int(sys.argv[2]), sanitizers=True)
+    sys.stdout.write(f"{sys.argv[2]} documents, {failed} failed allocations: nothing found\n")
 
 
 if __name__ == "__main__":

@@ -63,8 +63,6 @@ def test_what_the_bundle_has_set_is_removed() -> None:
 
 @pytest.fixture
 def closure(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    if not shutil.which("readelf"):
-        pytest.skip("needs readelf, of binutils")
     monkeypatch.syspath_prepend(str(ROOT / "build"))
     return importlib.import_module("closure")
 
@@ -85,6 +83,7 @@ def system(closure: ModuleType) -> Path:
     return place.parent
 
 
+@pytest.mark.readelf
 def test_a_bundle_with_the_c_library_asks_for_nothing(closure: ModuleType, lib: Path) -> None:
     assert {"libc.so.6", "libgcc_s.so.1"} < set(os.listdir(lib))
     closure.check(lib, [])
@@ -93,6 +92,7 @@ def test_a_bundle_with_the_c_library_asks_for_nothing(closure: ModuleType, lib: 
         closure.check(lib, [])
 
 
+@pytest.mark.readelf
 def test_a_library_that_is_not_the_c_librarys_is_not_taken_from_the_system(
     closure: ModuleType, lib: Path
 ) -> None:
@@ -107,6 +107,7 @@ def test_a_library_that_is_not_the_c_librarys_is_not_taken_from_the_system(
         closure.check(lib, [])
 
 
+@pytest.mark.readelf
 def test_what_a_node_starts_has_to_be_static(closure: ModuleType, lib: Path, tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="env is not a static program"):
         closure.check(lib, [Path("/usr/bin/env")])
@@ -115,6 +116,7 @@ def test_what_a_node_starts_has_to_be_static(closure: ModuleType, lib: Path, tmp
         closure.check(lib, [tmp_path / "script"])
 
 
+@pytest.mark.readelf
 def test_the_loader_does_not_read_what_the_nodes_programs_load_first(
     closure: ModuleType, lib: Path, tmp_path: Path
 ) -> None:

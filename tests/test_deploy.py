@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -346,9 +347,38 @@ def test_the_image_is_built_without_root_and_starts_the_daemon() -> None:
         "COPY --from=build --chown=0:0 /home/builder/image /",
         'ENTRYPOINT ["/opt/bin/flanneld"]',
     ]
-    packages = re.search(r"^BUILD_PACKAGES := (.*)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    assert packages
-    assert set(packages[1].split()) <= set(text.split())  # else make would want to install them
+
+
+def test_the_image_has_the_packages_that_make_asks_for(tmp_path: Path) -> None:
+    """The Dockerfile reads the list that build/overlay.py reads, which tests that have no packages see."""
+    (command,) = re.findall(r"\$\((sed .*) /tmp/packages\.txt\)", (ROOT / "Dockerfile").read_text())
+    done = subprocess.run(
+        ["sh", "-c", f"{command} {ROOT}/build/packages.txt"], capture_output=True, check=True, text=True
+    )
+    known = runpy.run_path(str(ROOT / "build/overlay.py"))["groups"](
+        (ROOT / "build/packages.txt").read_text()
+    )
+    assert done.stdout.split() == [*known["build"][1], *known["image-content"][1]]
+    assert known["build"][0] == ""  # a group that it adds to would be needed as well
+
+
+def test_every_base_of_an_image_is_pinned() -> None:
+    """A tag alone may be another system tomorrow."""
+    lines = (ROOT / "Dockerfile").read_text().splitlines()
+    given = dict(line.removeprefix("ARG ").split("=", 1) for line in lines if line.startswith("ARG "))
+    bases = [line.split()[1] for line in lines if line.startswith("FROM ")]
+    assert bases == ["${BASE}", "scratch"]
+    assert re.fullmatch(r"docker\.io/library/debian:12-slim@sha256:[0-9a-f]{64}", given["BASE"])
+    (copied,) = [line for line in lines if line.startswith("COPY --from=")]
+    assert copied.split()[1] == "--from=build"  # an image could stand there, too
+
+
+def test_nodes_of_both_architectures_get_the_daemon(manifest: dict[str, Any]) -> None:
+    """Those for which there is an image."""
+    affinity = daemon(manifest)["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    (term,) = affinity["nodeSelectorTerms"]
+    wanted = {each["key"]: each["values"] for each in term["matchExpressions"]}
+    assert wanted == {"kubernetes.io/os": ["linux"], "kubernetes.io/arch": ["amd64", "arm64"]}
 
 
 def test_kinds_script_says_how_it_is_used() -> None:

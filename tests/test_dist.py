@@ -8,6 +8,7 @@ import importlib
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -23,12 +24,13 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 EPOCH = 1_700_000_000
+SCRIPTS = ("archive", "contents", "debian", "dist", "dpkg", "reproduce", "sbom")
 
 
 @pytest.fixture
 def scripts(monkeypatch: pytest.MonkeyPatch) -> dict[str, ModuleType]:
     monkeypatch.syspath_prepend(str(ROOT / "build"))
-    return {name: importlib.import_module(name) for name in ("contents", "dist", "reproduce", "sbom")}
+    return {name: importlib.import_module(name) for name in SCRIPTS}
 
 
 @pytest.fixture
@@ -47,7 +49,7 @@ def opened(content: bytes) -> list[tarfile.TarInfo]:
 
 def test_the_layout(tmp_path: Path, scripts: dict[str, ModuleType], parts: list[object]) -> None:
     source = Path(bundle(tmp_path / "a", "1.0"))
-    found = opened(scripts["dist"].pack(scripts["dist"].members(source, parts, EPOCH)))
+    found = opened(scripts["archive"].pack(scripts["dist"].members(source, parts, EPOCH)))
     assert [member.name.removeprefix("./") for member in found] == [
         *("LICENSE", "README.md", "cni-runtime", "cni-runtime/VERSION", "cni-runtime/cni", "cni-runtime/lib"),
         *("cni-runtime/licenses", "cni-runtime/licenses/pydantic-2.0"),
@@ -77,7 +79,7 @@ def test_nothing_of_the_build_is_in_an_archive(
             os.umask(before)
         for path in source.rglob("*"):
             os.utime(path, (len(name), len(name)), follow_symlinks=False)
-        made.append(scripts["dist"].pack(scripts["dist"].members(source, parts, EPOCH)))
+        made.append(scripts["archive"].pack(scripts["dist"].members(source, parts, EPOCH)))
     assert made[0] == made[1]
     # RFC 1952: no name, time 0.
     assert made[0][:8] == b"\x1f\x8b\x08\x00\0\0\0\0"
@@ -132,10 +134,10 @@ def test_what_differs_is_named(tmp_path: Path, scripts: dict[str, ModuleType], p
             (source / "cni-runtime/lib/more").write_text("")
         (tmp_path / name).mkdir()
         for archive in ("a.tgz", "b.tgz"):
-            content = scripts["dist"].pack(scripts["dist"].members(source, parts, EPOCH))
+            content = scripts["archive"].pack(scripts["dist"].members(source, parts, EPOCH))
             if archive == "a.tgz":
-                content = scripts["dist"].pack([])
-            scripts["dist"].write(tmp_path / name / archive, content)
+                content = scripts["archive"].pack([])
+            scripts["archive"].write(tmp_path / name / archive, content)
     (tmp_path / "one/b.tgz.sha256").write_text("")
     found = scripts["reproduce"].differences(tmp_path / "one", tmp_path / "other")
     assert found == [
@@ -148,17 +150,25 @@ def test_what_differs_is_named(tmp_path: Path, scripts: dict[str, ModuleType], p
     assert scripts["reproduce"].differences(tmp_path / "one", tmp_path / "one") == []
 
 
-def test_the_versions_of_another_architectures_packages(
-    tmp_path: Path, scripts: dict[str, ModuleType]
-) -> None:
-    """They are unpacked, not installed, so dpkg does not know them."""
-    doc = tmp_path / "usr/share/doc/libexample1"
-    doc.mkdir(parents=True)
-    (doc / "copyright").write_text("text")
-    entry = b"example (1:2.0-3+b1) bookworm; urgency=low, binary-only=yes\n\n  * Rebuild.\n\n"
-    (doc / "changelog.Debian.gz").write_bytes(gzip.compress(entry + b"example (1:2.0-3) bookworm\n"))
-    part = scripts["contents"]._debian_part("libexample1", tmp_path)
-    assert (part.version, part.source) == ("1:2.0-3+b1", ("example", "1:2.0-3"))
+def test_the_packages_of_an_unpacked_root(tmp_path: Path, scripts: dict[str, ModuleType]) -> None:
+    """They are for another architecture, and not installed: debian.py writes dpkg's database."""
+    content, archive = tmp_path / "content", tmp_path / "example.deb"
+    (content / "DEBIAN").mkdir(parents=True)
+    (content / "DEBIAN/control").write_text(
+        "Package: libexample1\nSource: example (1:2.0-3)\nVersion: 1:2.0-3+b1\nArchitecture: arm64\n"
+        "Multi-Arch: same\nMaintainer: nobody <nobody@example.test>\nDescription: x\n more\n"
+    )
+    library = "/usr/lib/aarch64-linux-gnu/libexample.so.1"
+    for name, text in ((library, "\x7fELF"), ("/usr/share/doc/libexample1/copyright", "free")):
+        (content / name[1:]).parent.mkdir(parents=True)
+        (content / name[1:]).write_text(text)
+    subprocess.run(["dpkg-deb", "--build", content, archive], check=True, capture_output=True)
+    (tmp_path / "root").mkdir()
+    scripts["debian"]._record(archive, tmp_path / "root")
+    (found,) = scripts["dpkg"].owners(tmp_path / "root", [library, "/usr/lib/other"]).values()
+    assert found[:4] == ("libexample1", "1:2.0-3+b1", "example", "1:2.0-3")
+    shutil.copytree(content / "usr", tmp_path / "root/usr")
+    assert found.copyright() == b"free"
 
 
 def test_every_locked_package_has_its_sums(scripts: dict[str, ModuleType]) -> None:
@@ -175,7 +185,7 @@ def test_an_unknown_module_is_an_error(tmp_path: Path, scripts: dict[str, Module
     library.parent.mkdir()
     library.write_bytes(b"\x7fELF")
     with pytest.raises(SystemExit, match=r"nobody knows where this is from: nobodys/libnobody\.so\.1"):
-        scripts["contents"].parts(tmp_path)
+        scripts["contents"].parts(tmp_path, "amd64")
 
 
 def test_the_command_without_a_bundle(tmp_path: Path) -> None:

@@ -6,9 +6,6 @@ import _json
 import bisect
 import importlib.util
 import json
-import os
-import re
-import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +16,7 @@ from hypothesis import strategies as st
 from cni_plugins.spec import codec
 from cni_plugins.spec.errors import DecodeError
 from tests import json_module
-from tests.json_module import DOCUMENTS, ROOT, TOKENS, outcome
+from tests.json_module import DOCUMENTS, TOKENS, outcome
 from tests.test_codec import VALUES
 
 if TYPE_CHECKING:
@@ -178,37 +175,12 @@ def test_arguments_of_another_type(ours: Any) -> None:
         ours.encode_basestring_ascii(b"x")
 
 
-def search(folder: Path, cases: int, env: dict[str, str], *options: str) -> str:
-    module = json_module.compiled(json_module.JSON, folder, "_json", *options)
-    memory = json_module.compiled(json_module.NO_MEMORY, folder, "no_memory")
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.json_module", module, memory, "2", str(cases)],
-        cwd=ROOT,
-        env={"PATH": os.defpath, **env},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
 def test_no_answer_and_no_error_leaves_memory_behind(tmp_path: Path) -> None:
-    """In a process that does nothing else, since other threads allocate, too."""
-    said = re.fullmatch(r"(\d+) allocations failed, (-?\d+) blocks left\n", search(tmp_path, 10, {}))
-    assert said
-    assert int(said[1]) > 100
-    assert int(said[2]) < json_module.ROUNDS
+    failed, left = json_module.search(tmp_path, 2, 10, sanitizers=False)
+    assert failed > 100
+    assert left < json_module.ROUNDS, "a block for each round"
 
 
 def test_sanitizers_find_nothing(tmp_path: Path) -> None:
-    """With AddressSanitizer and UBSan, and the C library's malloc, which they watch."""
-    library = subprocess.run(
-        ["gcc", "-print-file-name=libasan.so"], check=True, capture_output=True, text=True
-    ).stdout.strip()
-    env = {
-        "LD_PRELOAD": library,
-        "PYTHONMALLOC": "malloc",
-        "ASAN_OPTIONS": "detect_leaks=0",  # the interpreter itself frees little when it ends
-    }
-    assert "allocations failed" in search(tmp_path, 4000, env, *json_module.SANITIZERS)
+    failed, _left = json_module.search(tmp_path, 3, 4000, sanitizers=True)
+    assert failed > 100

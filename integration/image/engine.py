@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from integration.node import Node
 
 NAME = "localhost/cni-plugins-flannel:test"
+BASE = "localhost/debian:test"
 SOURCE = "https://example.org/source"
 FILES = {
     "containers.conf": """
@@ -67,14 +67,11 @@ class Podman:
         """Build the image by the Makefile; containers of the build have the machine's network.
 
         Args:
-            base: an archive of the Debian that gets the name of the Dockerfile's BASE.
+            base: an archive of the Debian that takes the place of the Dockerfile's BASE.
         """
-        with open(f"{ROOT}/Dockerfile", encoding="utf-8") as file:
-            found = re.search(r"^ARG BASE=(.*)$", file.read(), re.MULTILINE)
-        assert found
-        self("import", "--quiet", base, found[1])
+        self("import", "--quiet", base, BASE)
         named = (f"IMAGE={NAME}", f"IMAGE_SOURCE={SOURCE}")
-        how = "--network=host --isolation=chroot"
+        how = f"--network=host --isolation=chroot --build-arg=BASE={BASE}"
         self._outside("make", "image", "ENGINE=podman", *named, f"IMAGE_ARGS={how}")
 
     def run(self, options: Sequence[str], *command: str, check: bool = True) -> str:
