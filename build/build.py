@@ -37,23 +37,24 @@ def size_of(target: Path, most: int) -> str:
     return f"{size / (1 << 20):.1f} MiB"
 
 
-def default_target(arch: str) -> Path:
-    """Return where the bundle for an architecture goes, if no folder is named."""
-    return ROOT / ("dist/cni" if arch == own_architecture() else f"dist/{arch}/cni")
+def default_target(arch: str, name: str) -> Path:
+    """Return where a bundle for an architecture goes, if no folder is named."""
+    return ROOT / ("dist" if arch == own_architecture() else f"dist/{arch}") / name
 
 
-def check(target: Path) -> None:
+def check(target: Path, arch: str) -> None:
     """Fail unless the bundle keeps its promises: size, nothing asked of the node, every name answers."""
     size = size_of(target, MAX_BYTES)
     runtime = target / RUNTIME
-    closure.check(runtime / programs.LIB, [runtime / name for name in PROGRAMS])
+    closure.check(runtime / programs.LIB, [runtime / name for name in ("cni", *PROGRAMS)])
+    start = programs.runner(arch, target)
     for name in MODULES:
-        answer = run(target / name, env={"CNI_COMMAND": "VERSION"}, input="{}")
+        answer = start(name, env={"CNI_COMMAND": "VERSION"}, input="{}")
         if VERSIONS[-1] not in answer:
             sys.exit(f"{name} does not answer VERSION: {answer}")
-    run(target / "cnictl", "--version", env={})
+    start("cnictl", "--version", env={})
     for name in DAEMONS:
-        run(target / name, "daemon", "--help", env={})
+        start(name, "daemon", "--help", env={})
     plugins = f"{len(MODULES)} plugins in one static file"
     print(f"{os.path.relpath(target)}: {plugins}, cnictl and the dhcp daemon, {size}")
 
@@ -65,14 +66,12 @@ def main() -> None:
     parser.add_argument("--target", type=Path, help="dist/cni, or dist/ARCH/cni for another architecture")
     options = parser.parse_args()
     arch: str = options.arch
-    target: Path = options.target or default_target(arch)
+    target: Path = options.target or default_target(arch, "cni")
     work = ROOT / ".work"
     run(sys.executable, ROOT / "build/compile_config.py", "--check")
     runtime = work / f"runtime-{arch}"
     shutil.rmtree(runtime, ignore_errors=True)
-    own = arch == own_architecture()
-    if own:
-        programs.assemble(programs.collect("cni.spec", work / "programs"), runtime, PROGRAMS)
+    programs.make("cni.spec", arch, runtime, PROGRAMS)
     print(f"the plugins' executable for {arch} …", flush=True)
     build_launcher(arch, runtime / "cni")
     shutil.copytree(ROOT / "ipam/dhcp/systemd", runtime / "systemd")
@@ -86,14 +85,10 @@ def main() -> None:
     runtime.rename(fresh / RUNTIME)
     for name in MODULES:
         (fresh / name).symlink_to(f"{RUNTIME}/cni")
-    if own:
-        (fresh / "cnictl").symlink_to(f"{RUNTIME}/cnictl")
+    (fresh / "cnictl").symlink_to(f"{RUNTIME}/cnictl")
     shutil.rmtree(target, ignore_errors=True)
     fresh.rename(target)
-    if own:
-        check(target)
-    else:
-        print(f"{os.path.relpath(target)}: {len(MODULES)} plugins in one static file for {arch}")
+    check(target, arch)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from tools import run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
 C_LIBRARY = (
@@ -86,12 +86,12 @@ def _found(name: str, path: Path, elf: Elf, lib: Path) -> bool:
     return any(os.path.exists(f"{folder}/{name}") for folder in (*own, lib))
 
 
-def add_c_library(lib: Path, system: Path) -> None:
+def add_c_library(lib: Path, places: Sequence[Path]) -> None:
     """Put the loader and the parts of the C library that files ask for into a bundle's folder of libraries.
 
     Args:
         lib: the folder, as PyInstaller has made it.
-        system: where Debian's libraries of that architecture are.
+        places: where Debian's libraries of that architecture are.
 
     Raises:
         SystemExit: there is no such library, or the loader is not as expected.
@@ -103,16 +103,18 @@ def add_c_library(lib: Path, system: Path) -> None:
     if len(loaders) != 1:
         sys.exit(f"the programs in {lib} name {len(loaders)} loaders: {', '.join(sorted(loaders))}")
     for name in sorted(names):
-        _copy(system / name, lib)
+        _copy(name, places, lib)
     (loader,) = loaders
-    _copy(system / loader, lib)
+    _copy(loader, places, lib)
     _ignore_preload(lib / loader)
 
 
-def _copy(source: Path, folder: Path) -> None:
-    if not source.exists():
-        sys.exit(f"there is no {source}")
-    shutil.copy(source.resolve(), folder / source.name)
+def _copy(name: str, places: Sequence[Path], folder: Path) -> None:
+    for place in places:
+        if (place / name).exists():
+            shutil.copy((place / name).resolve(), folder / name)
+            return
+    sys.exit(f"there is no {name} in {', '.join(map(str, places))}")
 
 
 def _ignore_preload(loader: Path) -> None:

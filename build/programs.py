@@ -15,39 +15,26 @@ import os
 import shutil
 import subprocess
 import sys
-import sysconfig
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import arm64
 import closure
+from launcher import ARCHITECTURES, own_architecture
 from tools import ROOT, run
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
 LIB = "lib"
-SYSTEM = Path("/usr/lib", sysconfig.get_config_var("MULTIARCH"))
 _FLAGS = (
-    *(
-        "-Os",
-        "-Wall",
-        "-Wextra",
-        "-Werror",
-        "-ffreestanding",
-        "-fno-stack-protector",
-        "-fno-tree-loop-distribute-patterns",
-    ),
-    *(
-        "-fno-asynchronous-unwind-tables",
-        "-fno-pie",
-        "-no-pie",
-        "-nostdlib",
-        "-static",
-        "-s",
-        "-Wl,--build-id=none",
-    ),
+    *("-Os", "-Wall", "-Wextra", "-Werror", "-ffreestanding", "-fno-stack-protector", "-fno-pie"),
+    *("-fno-tree-loop-distribute-patterns", "-fno-asynchronous-unwind-tables"),
+    *("-no-pie", "-nostdlib", "-static", "-s", "-Wl,--build-id=none", "-Wl,-z,noexecstack"),
 )
 """Without a C library: nothing that the compiler would call in one."""
+_PIPS = ("INSTALLER", "RECORD", "REQUESTED")
+"""What pip notes of a package where it installs it: another folder is another checksum of its scripts."""
 
 
 def source_date() -> str:
@@ -59,40 +46,62 @@ def source_date() -> str:
     return done.stdout.strip() or "0"  # an archive of the source has no commits
 
 
-def collect(spec: str, work: Path) -> Path:
+def collect(spec: str, arch: str, work: Path) -> Path:
     """Let PyInstaller make the programs of a spec; return the folder with them and everything they load.
 
     Args:
         spec: a file in build/.
+        arch: a key of ARCHITECTURES.
         work: a folder for what it makes.
     """
-    print("PyInstaller …", flush=True)
+    own = arch == own_architecture()
+    print(f"PyInstaller for {arch}{'' if own else ', under qemu, which takes minutes'} …", flush=True)
     shutil.rmtree(work, ignore_errors=True)
-    environment = {**os.environ, "PYTHONHASHSEED": "0", "SOURCE_DATE_EPOCH": source_date()}
-    run(
-        *(sys.executable, "-m", "PyInstaller", "--noconfirm", "--log-level", "WARN"),
-        *("--workpath", work / "pyinstaller", "--distpath", work / "dist", ROOT / "build" / spec),
-        cwd=ROOT,
-        env=environment,
-    )
+    env = {"PYTHONHASHSEED": "0", "SOURCE_DATE_EPOCH": source_date()}
+    if own:
+        run(
+            *(sys.executable, "-m", "PyInstaller", "--noconfirm", "--log-level", "WARN"),
+            *("--workpath", work / "pyinstaller", "--distpath", work / "dist", ROOT / "build" / spec),
+            cwd=ROOT,
+            env={**os.environ, **env, "PYINSTALLER_CONFIG_DIR": str(work / "cache")},
+        )
+    elif arch == "arm64":
+        arm64.pyinstaller(spec, work, env)
+    else:
+        sys.exit(f"the programs for {arch} can only be built on {arch}")
     (made,) = (work / "dist").iterdir()
+    for path in made.glob("*.dist-info/*"):
+        if path.name in _PIPS:
+            path.unlink()
     return made
 
 
-def assemble(
-    collected: Path, target: Path, names: Iterable[str], *, cc: str = "", system: Path = SYSTEM
-) -> None:
-    """Make a folder of programs of what PyInstaller has collected.
+def make(spec: str, arch: str, target: Path, names: Iterable[str]) -> None:
+    """Make a folder of programs.
 
     Args:
-        collected: see `collect`; it is moved.
+        spec: a file in build/.
+        arch: a key of ARCHITECTURES.
         target: the folder, which must not exist.
         names: the programs.
-        cc: the compiler for the architecture; the machine's own if it is empty.
-        system: where Debian's libraries of that architecture are.
     """
-    closure.add_c_library(collected, system)
+    triple = ARCHITECTURES[arch].triple
+    collected = collect(spec, arch, ROOT / ".work/programs" / arch / Path(spec).stem)
+    system = Path("/") if arch == own_architecture() else arm64.root()
+    # In a root without links from /lib to /usr/lib, packages have files in both.
+    closure.add_c_library(collected, [system / "usr/lib" / triple, system / "lib" / triple])
     target.mkdir(parents=True)
     collected.rename(target / LIB)
+    page = f"-Wl,-z,max-page-size={ARCHITECTURES[arch].page}"
     for name in names:
-        run(cc or os.environ.get("CC", "gcc"), *_FLAGS, ROOT / "build/program.c", "-o", target / name)
+        run(f"{triple}-gcc", *_FLAGS, page, ROOT / "build/program.c", "-o", target / name)
+
+
+def runner(arch: str, folder: Path) -> Callable[..., str]:
+    """Return what runs a folder's programs, by their path in it, as tools.run does; under qemu if need be."""
+    if arch == own_architecture():
+        return lambda name, *arguments, **how: run(folder / name, *arguments, **how)
+    inside = {"/bundle": folder.resolve()}
+    return lambda name, *arguments, **how: arm64.emulate(
+        arm64.root(), f"/bundle/{name}", *arguments, mounts=inside, **how
+    )

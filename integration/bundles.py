@@ -6,6 +6,8 @@ import os
 
 from integration.suite import ROOT
 
+ARM64 = f"{ROOT}/dist/arm64"
+
 
 def flanneld() -> str:
     """Return the path of the frozen node daemon."""
@@ -16,6 +18,11 @@ def built() -> bool:
     """Tell whether the plugins under test are a bundle, and the daemon's is there."""
     plugins = os.environ.get("SUITE_BIN", "")
     return os.path.isdir(f"{plugins}/cni-runtime") and os.access(flanneld(), os.X_OK)
+
+
+def built_for_arm64() -> bool:
+    """Tell whether both bundles for arm64 are there."""
+    return all(os.path.isdir(f"{ARM64}/{name}") for name in ("cni", "flanneld"))
 
 
 def foreign_files(pid: int, bundle: str) -> set[str]:

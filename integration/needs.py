@@ -22,6 +22,7 @@ NEEDS: dict[str, tuple[Callable[[], bool], str]] = {
     "peer": (lambda: os.access(f"{PEER}/bridge", os.X_OK), f"needs the Go reference plugins in {PEER}"),
     "podman": (lambda: bool(shutil.which("podman") and shutil.which("runc")), "needs podman and runc"),
     "bundles": (bundles.built, "needs built bundles: SUITE_BIN, and FLANNELD or dist/flanneld"),
+    "arm64": (bundles.built_for_arm64, "needs dist/arm64, the bundles for arm64 (make test-arm64)"),
     "bundle": (lambda: bool(os.environ.get("SUITE_BIN")), "needs SUITE_BIN, a frozen bundle"),
     "readelf": (lambda: bool(shutil.which("readelf")), "needs readelf, of binutils"),
     "runtime": (

@@ -111,7 +111,8 @@ def test_cnictl(root: Root) -> None:
 
 
 def test_the_dhcp_daemon(root: Root) -> None:
-    done = root.run(f"{PLUGINS}/cni-runtime/dhcp-daemon", "--help")
+    """The plugin finds it beside itself."""
+    done = root.run(f"{PLUGINS}/dhcp", "daemon", "--help")
     assert (done.returncode, done.stderr) == (0, b"")
     assert done.stdout.startswith(b"usage: dhcp daemon ")
 

@@ -73,7 +73,7 @@ def lib(tmp_path: Path, closure: ModuleType) -> Path:
     folder = tmp_path / "lib"
     folder.mkdir()
     shutil.copy("/usr/bin/env", folder / "env.bin")
-    closure.add_c_library(folder, system(closure))
+    closure.add_c_library(folder, [system(closure)])
     return folder
 
 
@@ -102,7 +102,7 @@ def test_a_library_that_is_not_the_c_librarys_is_not_taken_from_the_system(
     ]
     content = other.read_bytes()
     (lib / "libother.so").write_bytes(content.replace(b"libc.so.6\0", b"libc.so.x\0"))
-    closure.add_c_library(lib, system(closure))
+    closure.add_c_library(lib, [system(closure)])
     with pytest.raises(SystemExit, match=r"libother\.so asks for libc\.so\.x"):
         closure.check(lib, [])
 
@@ -128,4 +128,4 @@ def test_the_loader_does_not_read_what_the_nodes_programs_load_first(
     assert done.stdout == b"A=1\n"
     other = shutil.copytree(lib, tmp_path / "other")
     with pytest.raises(SystemExit, match=r"does not name /etc/ld\.so\.preload"):
-        closure.add_c_library(lib, other)
+        closure.add_c_library(lib, [other])
