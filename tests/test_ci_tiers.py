@@ -34,10 +34,10 @@ BUDGET = tiers.BUDGET - tiers.TEST
 
 
 @pytest.mark.parametrize("first_time", [False, True])
-@pytest.mark.parametrize("number", range(len(tiers.TIERS)))
-def test_all_tiers_run_within_an_hour(number: int, *, first_time: bool) -> None:
+def test_the_tiers_fit_into_an_hour_in_turns(*, first_time: bool) -> None:
     minutes = {tier.name: tier.minutes + tier.once * first_time for tier in tiers.TIERS}
-    assert sorted(tiers.chosen(number, minutes, BUDGET)) == sorted(minutes)
+    runs = [tiers.chosen(number, minutes, BUDGET) for number in range(3)]
+    assert {name for run in runs for name in run} == set(minutes)
 
 
 @given(st.lists(st.integers(1, 25), min_size=1, max_size=6))
@@ -59,5 +59,5 @@ def test_more_tiers_than_three_runs_can_take_are_refused() -> None:
 
 
 def test_every_tier_of_the_makefile_takes_part() -> None:
-    found = re.findall(r"^(test-[a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    found = re.findall(r"^(test-[a-z0-9-]+|reproduce):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert sorted(found) == sorted(tier.name for tier in tiers.TIERS)
