@@ -99,7 +99,7 @@ def test_a_child_that_stays_is_not_waited_for(plugins: Recorder) -> None:
     """It holds the plugin's standard output open, and cannot end while the test holds the fifo open."""
     fifo = plugins.folder / "fifo"
     os.mkfifo(fifo)
-    plugins.program("daemon", f"#!/bin/sh\ncat '{fifo}' &\necho '{{}}'\n")
+    plugins.program("daemon", f"#!/bin/sh\nexec 3<'{fifo}'\ncat <&3 &\necho '{{}}'\n")
     held = os.open(fifo, os.O_RDWR)
     try:
         answer = Runner([str(plugins.folder)], timeout=60).add(network("daemon"), c1())
