@@ -34,7 +34,7 @@ _FLAGS = (
 )
 """Without a C library: nothing that the compiler would call in one."""
 _PIPS = ("INSTALLER", "RECORD", "REQUESTED")
-"""What pip notes of a package where it installs it: another folder is another checksum of its scripts."""
+"""What pip notes of an installation: RECORD has the hash of scripts that name the environment's folder."""
 
 
 def source_date() -> str:
