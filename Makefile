@@ -146,7 +146,7 @@ image: ## Build the container image (ENGINE=docker or podman, IMAGE=…, PLATFOR
 
 .PHONY: image-oci
 image-oci: $(ALL) ## Write the image into a file in dist, without a container engine or a registry
-	@$(IN) build $(BIN)/python build/oci.py $(ARGS)
+	@$(IN) dist $(BIN)/python build/oci.py $(ARGS)
 
 .PHONY: test-image
 test-image: .work/image/base.tar $(BUNDLE)/.built $(DAEMON)/.built ## Build the image with podman, on a Debian made by debootstrap, and run what is in it (10 minutes)

@@ -22,10 +22,7 @@ from integration.suite import ROOT
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = [
-    pytest.mark.timeout(1200),  # PyInstaller's programs start slowly there
-    pytest.mark.skipif(os.uname().machine == "aarch64", reason="that is this machine's own architecture"),
-]
+pytestmark = [pytest.mark.arm64, pytest.mark.timeout(1200)]  # PyInstaller's programs start slowly there
 
 PROBE = "import sys; sys.path.insert(0, sys.argv[1]); import arm64; from pathlib import Path\n"
 PROBE += "print(arm64.emulate(Path(sys.argv[2]), *sys.argv[4:], env=dict([sys.argv[3].split('=')])), end='')"
