@@ -118,12 +118,26 @@ def own_mounts() -> None:
         raise NoOverlayError(f"mounts that others do not see: {error.strerror}") from None
 
 
-def points_below(folder: str) -> list[str]:
-    """Return what is mounted below a folder of the root, outermost first (proc(5), mountinfo)."""
+def mounts() -> list[tuple[str, str]]:
+    """Return each place where something is mounted, and the kind of its file system (proc(5), mountinfo)."""
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as file:
-        places = [line.split()[4] for line in file]
-    decoded = [re.sub(r"\\(\d{3})", lambda octal: chr(int(octal[1], 8)), place) for place in places]
-    return sorted({place for place in decoded if place.startswith(f"/{folder}/")})
+        rows = [line.split() for line in file]
+    return [
+        (re.sub(r"\\(\d{3})", lambda octal: chr(int(octal[1], 8)), row[4]), row[row.index("-") + 1])
+        for row in rows
+    ]
+
+
+def points_below(folder: str) -> list[str]:
+    """Return where something is mounted below a folder of the root, outermost first."""
+    return sorted({place for place, _kind in mounts() if place.startswith(f"/{folder}/")})
+
+
+def is_overlay(path: str) -> bool:
+    """Tell whether a path is on an overlay."""
+    above = [(place, kind) for place, kind in mounts() if f"{path}/".startswith(f"{place.rstrip('/')}/")]
+    # Of mounts in one place, the last one is seen.
+    return max(enumerate(above), key=lambda item: (len(item[1][0]), item[0]))[1][1] == "overlay"
 
 
 def lay(layers: Sequence[Path], upper: Path) -> None:
@@ -285,7 +299,12 @@ def layers_of(names: Sequence[str], known: dict[str, tuple[str, tuple[str, ...]]
     Args:
         names: as `chain` gives them.
         known: every group.
+
+    Raises:
+        NoOverlayError: this machine cannot have overlays.
     """
+    if is_overlay("/usr"):
+        raise NoOverlayError("its own root is one, and a test's own would be a third above each other")
     state = state_folder()
     key = hashlib.sha256(STATUS.read_bytes())
     layers: list[Path] = []
@@ -304,14 +323,27 @@ def layers_of(names: Sequence[str], known: dict[str, tuple[str, tuple[str, ...]]
     return layers
 
 
+def enter(group: str, known: dict[str, tuple[str, tuple[str, ...]]]) -> None:
+    """Move this process to where a group's packages are.
+
+    Raises:
+        NoOverlayError: this machine cannot have overlays.
+    """
+    layers = layers_of(chain(group, known), known)
+    own_mounts()
+    mount("changes", "/mnt", "tmpfs", data="mode=755")
+    lay(layers, Path("/mnt"))
+    _libc.umount2(b"/mnt", 2)  # MNT_DETACH: the overlays hold what they need of it
+    os.environ[INSIDE] = group
+
+
 def main() -> None:
     """Make a group's packages ready, and run the command."""
     group, command = sys.argv[1], sys.argv[2:]
     known = groups(PACKAGES.read_text())
     if group not in known:
         sys.exit(f"{group} is no group of {PACKAGES.name}: {', '.join(known)}")
-    names = chain(group, known)
-    packages = [package for name in reversed(names) for package in known[name][1]]
+    packages = [package for name in chain(group, known) for package in known[name][1]]
     inside = os.environ.get(INSIDE)
     if (inside and group in chain(inside, known)) or (os.geteuid() and not missing(packages)):
         pass
@@ -319,14 +351,7 @@ def main() -> None:
         sys.exit(f"this needs root, or these Debian packages: {' '.join(missing(packages))}")
     else:
         try:
-            layers = layers_of(names, known)
-            if not command:
-                return
-            own_mounts()
-            mount("changes", "/mnt", "tmpfs", data="mode=755")
-            lay(layers, Path("/mnt"))
-            _libc.umount2(b"/mnt", 2)  # MNT_DETACH: the overlays hold what they need of it
-            os.environ[INSIDE] = group
+            enter(group, known)
         except NoOverlayError as error:
             if wanted := missing(packages):
                 print(f"no overlay here ({error}): Debian's packages go onto this machine", file=sys.stderr)

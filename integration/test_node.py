@@ -207,3 +207,14 @@ def test_parameters_are_not_the_machines(node: Node) -> None:
     with node.entered():
         reset_parameters()
     assert node.run(show).stdout == b"0\n" * len(keys)
+
+
+def test_an_overlay_is_told_from_other_file_systems(node: Node) -> None:
+    """A node has one over /etc. build/overlay.py makes none where a node's would be a third above each other."""
+    look = (
+        "import sys; sys.path[:0] = ['build']; import overlay; print(*map(overlay.is_overlay, sys.argv[1:]))"
+    )
+    done = node.run(
+        ["env", f"--chdir={ROOT}", "python3", "-c", look, "/etc", "/etc/nowhere", "/proc", "/run"]
+    )
+    assert done.stdout == b"True True False False\n"
