@@ -210,7 +210,7 @@ def test_parameters_are_not_the_machines(node: Node) -> None:
 
 
 def test_an_overlay_is_told_from_other_file_systems(node: Node) -> None:
-    """A node has one over /etc. build/overlay.py makes none where a node's would be a third above each other."""
+    """A node has one over /etc; build/overlay.py makes none where a node could make none any more."""
     look = (
         "import sys; sys.path[:0] = ['build']; import overlay; print(*map(overlay.is_overlay, sys.argv[1:]))"
     )
