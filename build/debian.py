@@ -14,6 +14,7 @@ where one is asked for.
 from __future__ import annotations
 
 import argparse
+import fcntl
 import io
 import os
 import re
@@ -235,12 +236,14 @@ def unpacked(
     """
     mark = target.with_name(f"{target.name}.packages")
     asked = f"{packages} {architecture} {release} {dependencies} with dpkg's database\n"
-    if not (target.is_dir() and mark.exists() and mark.read_text() == asked):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory() as folder:
-            apt = Apt(Path(folder), architecture=architecture, release=release)
-            apt.unpack(target, *packages, dependencies=dependencies)
-        mark.write_text(asked)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.with_name(f"{target.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # `make -j` and parallel tests ask for a folder at the same time
+        if not (target.is_dir() and mark.exists() and mark.read_text() == asked):
+            with tempfile.TemporaryDirectory() as folder:
+                apt = Apt(Path(folder), architecture=architecture, release=release)
+                apt.unpack(target, *packages, dependencies=dependencies)
+            mark.write_text(asked)
     return target
 
 
