@@ -11,6 +11,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 BUNDLE = "dist/cni/.built"
+ALONE = {"PATH": os.environ["PATH"], "HOME": "/nonexistent"}
+"""Without what a make that runs the tests tells the makes below it."""
 
 RECORDER = """#!/bin/sh
 # An interpreter that only notes what it is asked to run.
@@ -83,7 +85,7 @@ def test_a_new_lock_makes_a_new_environment(tree: Tree) -> None:
 @pytest.mark.parametrize("goals", [["demo"], ["test"], ["-j8", "demo", "build-flanneld"]])
 def test_the_first_line_says_what_is_missing(goals: list[str]) -> None:
     command = ["make", *goals, "PYTHON=/nonexistent/python3"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=ROOT, env=ALONE, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     said = (done.stdout + done.stderr).splitlines()[0]
     assert "make needs Debian 12 and its python3 (3.11), and this is " in said
@@ -92,5 +94,5 @@ def test_the_first_line_says_what_is_missing(goals: list[str]) -> None:
 
 def test_help_needs_nothing() -> None:
     command = ["make", "PYTHON=/nonexistent/python3"]
-    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    said = subprocess.run(command, cwd=ROOT, env=ALONE, capture_output=True, text=True, check=True).stdout
     assert "make demo" in said
