@@ -22,9 +22,7 @@ SEED = 20
 def test_a_kill_leaves_nothing(suite_bin: str, network: Network, keeper: bool) -> None:
     tally = kill.sample(suite_bin, network, SAMPLE, SEED, keeper=keeper)
     assert tally.failures == []
-    # One that does the same twice can make some calls less often the second time.
-    assert tally.tried + tally.missed == SAMPLE
-    assert tally.tried >= SAMPLE - 1
+    assert tally.tried == SAMPLE
 
 
 ONCE = {

@@ -43,7 +43,10 @@ def every_call(stage: Stage) -> Iterator[tuple[str, int, list[Call]]]:
 
 
 def tried(
-    stage: Stage, chosen: Iterable[Case], attempt: Callable[[Case], tuple[list[Problem] | None, str]]
+    stage: Stage,
+    chosen: Iterable[Case],
+    attempt: Callable[[Case], tuple[list[Problem] | None, str]],
+    enough: int = 0,
 ) -> Tally:
     """Try some cases; without a keeper, each on a node that never had an attachment.
 
@@ -51,10 +54,13 @@ def tried(
         stage: where.
         chosen: the cases.
         attempt: tries one; returns what was wrong, None when what was to happen did not, and what it was.
+        enough: how many to try, without those in which it did not; 0: all.
     """
     tally = Tally()
     where = "" if stage.keeper else " on a new node"
     for case in chosen:
+        if enough and tally.tried == enough:
+            break
         if not stage.keeper:
             stage.reset()
         problems, what = attempt(case)
