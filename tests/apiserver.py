@@ -47,6 +47,8 @@ async def serving(reply: Callable[[str], bytes], context: ssl.SSLContext | None 
             yield server.sockets[0].getsockname()[1]
         finally:
             server.close()
+            for _turn in range(10):  # a connection that was accepted just now has no task yet
+                await asyncio.sleep(0)
             for writer in served.values():
                 writer.transport.abort()
             await asyncio.gather(*served)
