@@ -38,12 +38,18 @@ _PIPS = ("INSTALLER", "RECORD", "REQUESTED")
 
 
 def source_date() -> str:
-    """Return the time of a build's files, in seconds since 1970: SOURCE_DATE_EPOCH, or the commit's."""
+    """Return the time of a build's files, in seconds since 1970: SOURCE_DATE_EPOCH, or the commit's.
+
+    A source without commits, or a machine without git, gets the first second of 1970.
+    """
     if given := os.environ.get("SOURCE_DATE_EPOCH"):
         return given
     command = ["git", "-C", str(ROOT), "log", "-1", "--format=%ct"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "0"  # an archive of the source has no commits
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return "0"
+    return done.stdout.strip() or "0"
 
 
 def collect(spec: str, arch: str, work: Path) -> Path:
