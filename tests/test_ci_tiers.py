@@ -2,34 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import itertools
 import re
-import sys
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-if TYPE_CHECKING:
-    from types import ModuleType
+from tests.scripts import ROOT, load
 
-ROOT = Path(__file__).resolve().parent.parent
-
-
-def load() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("tiers", ROOT / ".ci/tiers.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["tiers"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-tiers = load()
+tiers = load(".ci/tiers.py")
 BUDGET = tiers.BUDGET - tiers.TEST
 
 

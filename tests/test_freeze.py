@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 import marshal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.scripts import load
+
 if TYPE_CHECKING:
     from types import ModuleType
-
-ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="module")
 def freeze() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("freeze", ROOT / "build/freeze.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load("build/freeze.py")
 
 
 def test_a_constant_that_would_load_the_codecs_is_refused(freeze: ModuleType) -> None:

@@ -2,31 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
-if TYPE_CHECKING:
-    from types import ModuleType
+from tests.scripts import ROOT, load
 
-ROOT = Path(__file__).resolve().parent.parent
-
-
-def load() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("overlay", ROOT / "build/overlay.py")
-    assert spec
-    assert spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["overlay"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-overlay = load()
+overlay = load("build/overlay.py")
 GROUPS = overlay.groups(overlay.PACKAGES.read_text())
 
 
