@@ -190,7 +190,8 @@ def starve(module: Any, memory: Any) -> int:
     return failed
 
 
-ROUNDS = 30
+ROUNDS = 150
+"""More than the blocks that come and go by the strings' hashes, up to 60 in any number of rounds."""
 
 
 def growth(module: Any, memory: Any) -> int:
