@@ -33,10 +33,10 @@ class Tier(NamedTuple):
 TIERS = (
     Tier("test-vm", 6),
     Tier("test-kube", 5, once=12),
-    Tier("test-image", 15),
+    Tier("test-image", 12),
     Tier("test-kube-vm", 6),
-    Tier("test-arm64", 8),
-    Tier("reproduce", 18),
+    Tier("test-arm64", 10),
+    Tier("reproduce", 6),
 )
 CONTROL_PLANE = "cni-plugins/kubernetes/kubelet"
 """Below the cache folder: what `test-kube` builds once (KUBE in the Makefile)."""
