@@ -26,7 +26,7 @@ from cni_plugins.spec.result import VERSIONS
 
 RUNTIME = "cni-runtime"
 PROGRAMS = ("cnictl", *DAEMONS.values())
-MAX_BYTES = 32 << 20
+MAX_BYTES = 30 << 20
 
 
 def size_of(target: Path, most: int) -> str:
