@@ -5,7 +5,7 @@ of ours, and the sources are those of the machine that are Debian's, for another
 where one is asked for.
 
     debian.py mirror                    the address of the machine's mirror
-    debian.py newest METAPACKAGE        what it stands for today: PACKAGE=VERSION
+    debian.py newest METAPACKAGE        the package that it depends on today: PACKAGE=VERSION
     debian.py unpack FOLDER PACKAGE…    packages, with --dependencies all that they need, for an
                                         --architecture or of a --release; no script of theirs is run
     debian.py source FOLDER PACKAGE     a source package, the newest that is served

@@ -1,7 +1,7 @@
 """Run a command with Debian's packages that the machine itself does not get.
 
-Usage: overlay.py GROUP [COMMAND…]. GROUP is one of build/packages.txt; without a command its packages are
-only made ready.
+Usage: overlay.py GROUP [COMMAND…]. GROUP is one of build/packages.txt. Without a command, it only installs
+the packages.
 
 The packages are installed once, into a layer: a folder below .work/debian with the changes that apt made to
 /usr, /etc and /var. A command then runs in a mount namespace of its own, where overlays (overlayfs, in the
@@ -9,10 +9,10 @@ kernel's Documentation/filesystems/overlayfs.rst) show the machine's folders wit
 the command changes there is kept in memory and goes with it, so nothing of the machine's /usr, /etc and /var
 changes, and no service is started or enabled.
 
-A layer is named by the list of its packages and by the machine's own, so a machine that was upgraded gets a
-new one. Where everything is installed already, and nobody is root, as when an image is built, the command
-runs as it is. Where overlays cannot be made, as in a container whose own root is one, the packages are
-installed on the machine.
+A layer's name is a digest of the list of its packages and of the machine's installed packages, so an upgrade
+of the machine leads to a new layer. If the user is not root and all packages are installed, as while the
+image is built, the command runs without overlays. If overlays cannot be made, as in a container whose root is
+an overlay, the packages are installed on the machine.
 
 Only the standard library is used: this runs before anything is installed.
 """
@@ -39,7 +39,7 @@ PACKAGES = ROOT / "build/packages.txt"
 OVERLAID = ("usr", "etc", "var")
 STATUS = Path("/var/lib/dpkg/status")
 INSIDE = "CNI_BUILD_OVERLAY"
-"""Set for commands in an overlay, to the group that is there."""
+"""The environment variable that tells a command the group of packages that it sees."""
 OVERWRITE = ("--option", "Dpkg::Options::=--force-overwrite")
 
 NEWNS = 0x00020000  # sched.h
@@ -304,7 +304,9 @@ def layers_of(names: Sequence[str], known: dict[str, tuple[str, tuple[str, ...]]
         NoOverlayError: this machine cannot have overlays.
     """
     if is_overlay("/usr"):
-        raise NoOverlayError("its own root is one, and a test's own would be a third above each other")
+        raise NoOverlayError(
+            "/usr is on one already, and the tests need another; the kernel stacks two at most"
+        )
     state = state_folder()
     key = hashlib.sha256(STATUS.read_bytes())
     layers: list[Path] = []
@@ -324,7 +326,7 @@ def layers_of(names: Sequence[str], known: dict[str, tuple[str, tuple[str, ...]]
 
 
 def enter(group: str, known: dict[str, tuple[str, tuple[str, ...]]]) -> None:
-    """Move this process to where a group's packages are.
+    """Give this process mounts in which a group's packages are installed.
 
     Raises:
         NoOverlayError: this machine cannot have overlays.
@@ -338,7 +340,7 @@ def enter(group: str, known: dict[str, tuple[str, tuple[str, ...]]]) -> None:
 
 
 def main() -> None:
-    """Make a group's packages ready, and run the command."""
+    """Install a group's packages, and run the command."""
     group, command = sys.argv[1], sys.argv[2:]
     known = groups(PACKAGES.read_text())
     if group not in known:
