@@ -242,7 +242,7 @@ def make_layer(layer: Path, below: Sequence[Path], packages: Sequence[str]) -> N
 
     Raises:
         NoOverlayError: this machine cannot have overlays.
-        SystemExit: apt failed, with what it said.
+        SystemExit: apt or a mount failed, with the reason.
     """
     spare = layer.with_name(f"{layer.name}.new")
     shutil.rmtree(spare, ignore_errors=True)
@@ -260,7 +260,7 @@ def make_layer(layer: Path, below: Sequence[Path], packages: Sequence[str]) -> N
         except NoOverlayError as error:
             print(error, file=sys.stderr)
             status = 3
-        except SystemExit as error:
+        except (OSError, SystemExit) as error:
             print(error, file=sys.stderr)
         finally:
             os._exit(status)
@@ -271,9 +271,7 @@ def make_layer(layer: Path, below: Sequence[Path], packages: Sequence[str]) -> N
         sys.exit(status)
     for folder in OVERLAID:
         shutil.rmtree(spare / folder / "work")
-        (spare / folder / "upper").rename(spare / folder / "layer")
-    for folder in OVERLAID:
-        (spare / folder / "layer").rename(spare / f"{folder}.layer")
+        (spare / folder / "upper").rename(spare / f"{folder}.layer")
         (spare / folder).rmdir()
         (spare / f"{folder}.layer").rename(spare / folder)
     spare.rename(layer)
